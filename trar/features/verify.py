@@ -1,0 +1,195 @@
+"""Proves a store sound: every file against its digest, every join against both of its sides.
+
+Digests find each flipped bit and each missing file. Joins find what digests cannot: a store that
+was written wrong, or edited and sealed again. Both always run, so one report shows everything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trar.errors import StoreError
+from trar.features.chunk_table import read_chunk_table
+from trar.features.questions import AnswerTable, QuestionTable, Ragged, SparseTargets
+from trar.features.schema import (
+    ARRAYS,
+    LOG_FILE,
+    STORE_FILE,
+    WORK_FOLDER,
+    StoreMeta,
+    find_dataset,
+    fingerprint,
+    read_meta,
+)
+from trar.features.zarr_backend import ZarrBackend
+from trar.fileio import sha256_file
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing wrong with a store: where (a file or a column) and what."""
+
+    where: str
+    what: str
+
+
+Progress = Callable[[str, int, int], None]
+
+
+def verify_store(
+    path: Path, dataset: str | None = None, progress: Progress = lambda *_: None
+) -> list[Problem]:
+    """Every problem of a store; an empty list means sound.
+
+    ``progress(stage, done, total)`` counts bytes.
+
+    Raises:
+        StoreError: there is no store to judge, or its ``store.json`` is unreadable or changed.
+    """
+    folder = find_dataset(path, dataset)
+    meta = read_meta(folder)
+    problems = [*_check_files(folder, meta, progress), *_check_joins(folder, meta)]
+    if meta.fingerprint != fingerprint(meta):
+        problems.append(Problem(STORE_FILE, "its fingerprint is not that of the files it lists"))
+    return problems
+
+
+def _check_files(folder: Path, meta: StoreMeta, progress: Progress) -> Iterator[Problem]:
+    total, done = sum(entry.bytes for entry in meta.files.values()), 0
+    for name, entry in meta.files.items():
+        path = folder / name
+        if not path.is_file():
+            yield Problem(name, "missing")
+        elif (size := path.stat().st_size) != entry.bytes:
+            yield Problem(name, f"{size} bytes, expected {entry.bytes}")
+        elif (found := sha256_file(path)) != entry.sha256:
+            yield Problem(name, f"sha256 is {found[:12]}…, expected {entry.sha256[:12]}…")
+        done += entry.bytes
+        progress("digests", done, total)
+    if (folder / WORK_FOLDER).exists():
+        return  # a prepare that adds a split is running, or was stopped: its files are not ours
+    known = {*meta.files, STORE_FILE, LOG_FILE}
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        if path.is_file() and name not in known:
+            yield Problem(name, "not part of this store: nothing lists it")
+
+
+def _check_joins(folder: Path, meta: StoreMeta) -> Iterator[Problem]:
+    backend = ZarrBackend(folder)
+    for split, images in meta.image_splits.items():
+        name = f"{ARRAYS}/images/{split}"
+        try:
+            ids, cells = backend.read_images_table(split)
+            stored = read_chunk_table(folder, split, images.images)
+            resolved = backend.resolve_chunks(split)
+        except (StoreError, OSError) as error:
+            yield Problem(name, str(error))
+            continue
+        if len(ids) != images.images or len(cells) != images.images:
+            yield Problem(
+                name, f"{len(ids)} ids and {len(cells)} cells rows, expected {images.images}"
+            )
+        if len(np.unique(ids)) != len(ids):
+            yield Problem(f"{name}/ids", f"{len(ids) - len(np.unique(ids))} duplicated images")
+        if int((~cells).sum()) != images.masked_cells:
+            yield Problem(f"{name}/cells", "not the number of masked cells that store.json states")
+        same = np.array_equal(stored.offset, resolved.offset)
+        if not (same and np.array_equal(stored.shard, resolved.shard)):
+            yield Problem(f"chunk-table of {split}", "differs from the shards' own indexes")
+    for split in meta.question_splits:
+        yield from _check_questions(backend, meta, split)
+
+
+def _check_questions(backend: ZarrBackend, meta: StoreMeta, split: str) -> Iterator[Problem]:
+    expected = meta.question_splits[split]
+    name = f"{ARRAYS}/questions/{split}"
+    try:
+        table = QuestionTable.from_columns(backend.read_table(f"questions/{split}"))
+    except (StoreError, OSError, KeyError) as error:
+        yield Problem(name, str(error))
+        return
+    for column in ("ids", "image_split", "image_row", "type", "texts"):
+        if (found := len(getattr(table, column))) != expected.questions:
+            yield Problem(name, f"column {column} has {found} rows, expected {expected.questions}")
+            return
+    if len(np.unique(table.ids)) != len(table):
+        yield Problem(f"{name}/ids", "question ids occur twice")
+    yield from _questions_without_image(meta, split, table)
+    if len(table) and table.type.max() >= len(table.type_names):
+        yield Problem(f"{name}/type", "a question type has no name")
+    for tokenizer, vocabulary in meta.vocabularies.items():
+        where = f"{ARRAYS}/tokens/{tokenizer}/{split}"
+        try:
+            tokens = Ragged.from_columns(backend.read_table(f"tokens/{tokenizer}/{split}"))
+        except (StoreError, OSError, KeyError) as error:
+            yield Problem(where, str(error))
+            continue
+        yield from _check_ragged(where, tokens.offsets, len(tokens.ids), len(table))
+        yield from _check_range(where, "token id", tokens.ids, vocabulary.tokens, "the vocabulary")
+    if expected.answers_per_question:
+        yield from _check_answers(backend, meta, split, len(table))
+
+
+def _check_answers(
+    backend: ZarrBackend, meta: StoreMeta, split: str, questions: int
+) -> Iterator[Problem]:
+    try:
+        answers = AnswerTable.from_columns(backend.read_table(f"answers/{split}"))
+        where = f"{ARRAYS}/answers/{split}"
+        yield from _check_ragged(where, answers.offsets, len(answers.texts), questions)
+        for scheme, entry in meta.answer_schemes.items():
+            where = f"{ARRAYS}/targets/{scheme}/{split}"
+            targets = SparseTargets.from_columns(backend.read_table(f"targets/{scheme}/{split}"))
+            yield from _check_ragged(where, targets.offsets, len(targets.label), questions)
+            yield from _check_range(
+                where, "label", targets.label, entry.answers, "the answer dictionary"
+            )
+            if not ((targets.score > 0) & (targets.score <= 1)).all():
+                yield Problem(f"{where}/score", "a score lies outside (0, 1]")
+    except (StoreError, OSError, KeyError) as error:
+        yield Problem(f"answers of {split}", str(error))
+
+
+def _questions_without_image(
+    meta: StoreMeta, split: str, table: QuestionTable
+) -> Iterator[Problem]:
+    images = meta.question_splits[split].image_splits
+    rows = np.array([meta.image_splits[name].images for name in images], np.int64)
+    bad = table.image_split >= len(rows)
+    bad[~bad] = (table.image_row[~bad] < 0) | (
+        table.image_row[~bad] >= rows[table.image_split[~bad]]
+    )
+    if bad.any():
+        first = int(np.argmax(bad))
+        yield Problem(
+            f"{ARRAYS}/questions/{split}",
+            f"{int(bad.sum())} questions without an image; the first is question "
+            f"{table.ids[first]}, which points at row {table.image_row[first]}",
+        )
+
+
+def _check_ragged(
+    where: str, offsets: NDArray[np.int64], values: int, rows: int
+) -> Iterator[Problem]:
+    if len(offsets) != rows + 1 or offsets[0] != 0 or offsets[-1] != values:
+        yield Problem(where, f"offsets do not span {values} values of {rows} questions")
+    elif (np.diff(offsets) < 0).any():
+        yield Problem(where, "offsets run backwards")
+
+
+def _check_range(
+    where: str, what: str, values: NDArray[np.int32], size: int, of: str
+) -> Iterator[Problem]:
+    bad = (values < 0) | (values >= size)
+    if bad.any():
+        yield Problem(
+            where,
+            f"{int(bad.sum())} {what}s outside {of} (size {size}); the first is "
+            f"{values[np.argmax(bad)]}",
+        )

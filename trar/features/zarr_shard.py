@@ -1,0 +1,97 @@
+"""One Zarr v3 shard, to the byte: the chunks of its images, then an index with a crc32c.
+
+The ``sharding_indexed`` codec of the Zarr v3 specification with inner codecs [bytes little,
+crc32c], ``index_location: end`` and index codecs [bytes little, crc32c]. Chunks are written one by
+one as they come, so that memory is bounded by one image and not by one shard.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from crc32c import crc32c
+from numpy.typing import NDArray
+
+from trar.errors import StoreError
+from trar.features.schema import FileEntry
+from trar.fileio import disk_errors
+
+CHECKSUM_BYTES = 4
+_ABSENT = np.uint64(2**64 - 1)  # offset and size of a chunk that a shard does not hold
+
+
+def checksum(data: bytes | memoryview) -> bytes:
+    """The crc32c of ``data`` as the four bytes that Zarr's codec appends."""
+    return crc32c(data).to_bytes(CHECKSUM_BYTES, "little")
+
+
+def write_shard(
+    target: Path, rows: Iterable[NDArray[np.generic]], dtype: str, shard_images: int
+) -> FileEntry:
+    """Write up to ``shard_images`` chunks, durably; the index marks the rest as absent."""
+    index = np.full((shard_images, 2), _ABSENT, dtype="<u8")
+    little = np.dtype(dtype).newbyteorder("<")
+    with disk_errors(target), target.open("wb") as file:
+        hashed = _HashedFile(file)
+        for number, row in enumerate(rows):
+            chunk = np.ascontiguousarray(row, dtype=little).reshape(-1).view(np.uint8).data
+            index[number] = hashed.bytes, chunk.nbytes + CHECKSUM_BYTES
+            hashed.write(chunk)
+            hashed.write(checksum(chunk))
+        tail = index.tobytes()
+        hashed.write(tail + checksum(tail))
+        return hashed.finish()
+
+
+def write_chunk(target: Path, values: NDArray[np.generic]) -> FileEntry:
+    """Write one chunk with its crc32c as a file of its own, durably."""
+    data = np.ascontiguousarray(values).reshape(-1).view(np.uint8).data
+    with disk_errors(target), target.open("wb") as file:
+        hashed = _HashedFile(file)
+        hashed.write(data)
+        hashed.write(checksum(data))
+        return hashed.finish()
+
+
+class _HashedFile:
+    """Counts and digests what is written, so that a shard need not be read again."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.file = file
+        self.bytes = 0
+        self.digest = hashlib.sha256()
+
+    def write(self, data: bytes | memoryview) -> None:
+        self.file.write(data)
+        self.digest.update(data)
+        self.bytes += len(data)
+
+    def finish(self) -> FileEntry:
+        self.file.flush()
+        os.fsync(self.file.fileno())
+        return FileEntry(self.bytes, self.digest.hexdigest())
+
+
+def read_index(path: Path, shard_images: int) -> NDArray[np.uint64]:
+    """Offset and size of each chunk, (shard_images, 2); absent chunks are all ones.
+
+    Raises:
+        StoreError: the file is too short, or the index does not match its crc32c.
+    """
+    size = shard_images * 16 + CHECKSUM_BYTES
+    if path.stat().st_size < size:
+        raise StoreError(f"{path}: shorter than its own index: cut off; prepare this dataset again")
+    with path.open("rb") as file:
+        file.seek(-size, 2)
+        tail = file.read(size)
+    if checksum(tail[:-CHECKSUM_BYTES]) != tail[-CHECKSUM_BYTES:]:
+        raise StoreError(
+            f"{path}: the shard's index does not match its crc32c: damaged; "
+            "prepare this dataset again"
+        )
+    return np.frombuffer(tail[:-CHECKSUM_BYTES], "<u8").reshape(shard_images, 2)

@@ -1,0 +1,236 @@
+"""Answers: their normal form, the frozen dictionary of labels, and soft targets.
+
+The normal form is the one of the official VQA evaluation (GT-Vision-Lab/VQA vqaEval.py), which
+openvqa's ``prep_ans`` (TRAR-VQA openvqa/utils/ans_punct.py) repeats for training. Its slips are
+part of the benchmark and are kept on purpose: see ``process_punctuation``.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trar.errors import StoreError, TrarError
+from trar.fileio import sha256_json
+
+TargetRule = Literal["vqa", "exact"]
+
+PUNCTUATION = ';/[]"{}()=+\\_-><@`,?!'
+DIGIT_COMMA = re.compile(r"\d,\d")
+PERIOD = re.compile(r"\.(?!\d)")
+PERIODS_REMOVED = 32
+NUMBER_WORDS = {
+    "none": "0",
+    "zero": "0",
+    "one": "1",
+    "two": "2",
+    "three": "3",
+    "four": "4",
+    "five": "5",
+    "six": "6",
+    "seven": "7",
+    "eight": "8",
+    "nine": "9",
+    "ten": "10",
+}
+ARTICLES = frozenset({"a", "an", "the"})
+CONTRACTIONS: Mapping[str, str] = json.loads(
+    Path(__file__).with_name("contractions.json").read_text(encoding="utf-8")
+)
+# VQA-v2 has about 190,000 distinct raw answers; a bound keeps a long-lived process small.
+_REMEMBERED = 1 << 18
+
+
+def process_punctuation(text: str) -> str:
+    """Remove or blank the 21 signs ``; / [ ] " { } ( ) = + \\ _ - > < @ ` , ? !``, then periods.
+
+    A sign is deleted where ``text`` has it beside a blank, anywhere, else it becomes a blank.
+    Three slips of the original are kept (data-formats 6.2):
+
+    * one "1,000" in the text makes every sign be deleted, "20,000-30" included;
+    * a period goes unless a digit FOLLOWS: "3." is "3", "u.s." is "us", ".5" stays. The original
+      meant to look behind as well, but wrote ``(?!<=\\d)``, which is always true;
+    * only the first 32 periods go: a regex flag, 32, stands in the place of a count.
+    """
+    joined = DIGIT_COMMA.search(text) is not None
+    out = text
+    for sign in PUNCTUATION:
+        if sign in text:
+            delete = joined or sign + " " in text or " " + sign in text
+            out = out.replace(sign, "" if delete else " ")
+    return PERIOD.sub("", out, count=PERIODS_REMOVED)
+
+
+def process_digits_articles(text: str) -> str:
+    """Lower case; number words to digits, no articles, contractions with their apostrophe.
+
+    Word by word, none and zero to ten only ("no one" is "no 1", "eleven" stays), joined by single
+    blanks; the result may be empty ("the" is ""). The capitals among the 120 contractions
+    ("Im", "Ive") never match lower-case text; the original has them so.
+    """
+    words = (NUMBER_WORDS.get(word, word) for word in text.lower().split())
+    return " ".join(CONTRACTIONS.get(word, word) for word in words if word not in ARTICLES)
+
+
+@lru_cache(maxsize=_REMEMBERED)
+def normalize_answer(text: str) -> str:
+    """The normal form of an answer, openvqa's ``prep_ans``: punctuation, digits, then no commas.
+
+    The last step never finds a comma, since commas are among the punctuation: so this also is the
+    official evaluation's processing of an answer (73 vectors and a property test hold it so).
+    """
+    return process_digits_articles(process_punctuation(text)).replace(",", "")
+
+
+@dataclass(frozen=True)
+class AnswerDictionary:
+    """The answers that a model can give, in label order."""
+
+    answers: tuple[str, ...]
+    index: Mapping[str, int] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "index", {answer: i for i, answer in enumerate(self.answers)})
+        assert len(self.index) == len(self.answers), "duplicate answers"
+
+    @classmethod
+    def build(
+        cls, majority_answers: Iterable[str], min_count: int = 9, rule: TargetRule = "vqa"
+    ) -> AnswerDictionary:
+        """The answers seen ``min_count`` times or more, in order of first appearance.
+
+        Under "vqa" normal forms are counted, as openvqa does with ``multiple_choice_answer``;
+        under "exact" the answers as they stand, because that is how they are scored.
+        """
+        answers = majority_answers if rule == "exact" else map(normalize_answer, majority_answers)
+        return cls(tuple(answer for answer, n in Counter(answers).items() if n >= min_count))
+
+    def __len__(self) -> int:
+        return len(self.answers)
+
+    @cached_property
+    def digest(self) -> str:
+        """Hex sha256 of the canonical JSON of the answers in label order."""
+        return sha256_json(list(self.answers))
+
+    def to_json(self) -> list[dict[str, Any]]:
+        """``[ans_to_ix, ix_to_ans]``, the originals' shape; the keys of the second are text."""
+        return [dict(self.index), {str(i): answer for i, answer in enumerate(self.answers)}]
+
+    @classmethod
+    def from_json(
+        cls,
+        obj: Any,
+        *,
+        where: str = "answer dictionary",
+        error: type[TrarError] = StoreError,
+    ) -> AnswerDictionary:
+        """The reverse of ``to_json``, for our files and the published ``answer_dict.json`` alike.
+
+        Labels, not positions in the file, give the order. ``where`` names the file in messages
+        and ``error`` is their type: RawDataError for a file that the user brought.
+
+        Raises:
+            TrarError: of type ``error``, naming the first entry that is wrong.
+        """
+        if not (isinstance(obj, list) and len(obj) == 2 and all(isinstance(d, dict) for d in obj)):
+            raise error(
+                f"{where}: expected a list of two objects [answer to label, label to answer], "
+                f"found {_shape(obj)}; {_REMEDY}"
+            )
+        label_of, answer_of = obj
+        if len(label_of) != len(answer_of):
+            raise error(
+                f"{where}: {len(label_of)} answers have a label but {len(answer_of)} labels have "
+                f"an answer; {_REMEDY}"
+            )
+        answers = []
+        for label in range(len(answer_of)):  # so the labels are 0 ... n - 1, each once
+            answer = answer_of.get(str(label))
+            if not isinstance(answer, str):
+                found = "it is missing" if answer is None else f"found {answer!r:.80}"
+                raise error(
+                    f'{where}: expected an answer under label "{label}" of {len(answer_of)}, '
+                    f"{found}; {_REMEDY}"
+                )
+            back = label_of.get(answer)
+            if type(back) is not int or back != label:  # True == 1, but true is no label
+                raise error(
+                    f'{where}: label "{label}" is answer {answer!r}, whose label is {back!r}: the '
+                    f"two tables contradict each other; {_REMEDY}"
+                )
+            answers.append(answer)
+        return cls(tuple(answers))
+
+
+def soft_scores(
+    raw_answers: Sequence[str], dictionary: AnswerDictionary, rule: TargetRule = "vqa"
+) -> list[tuple[int, float]]:
+    """(label, score) of every dictionary answer among one question's annotated answers.
+
+    "vqa": answers are counted by normal form; 1, 2, 3, 4 or more annotators give .3, .6, .9, 1.
+    With ten annotators that is the official accuracy of the label (openvqa ``get_score``).
+    "exact": each answer as it stands has 1.0, for sources with one answer per question, where
+    the counting rule would make a right answer worth 0.3.
+
+    Labels come in order of first appearance; answers outside the dictionary have none.
+    """
+    return _Scorer(dictionary, rule).scores(raw_answers)
+
+
+def sparse_targets(
+    answers_per_question: Iterable[Sequence[str]],
+    dictionary: AnswerDictionary,
+    rule: TargetRule = "vqa",
+) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.float32]]:
+    """``soft_scores`` of many questions as offsets (q + 1,), labels and scores (total,)."""
+    scorer = _Scorer(dictionary, rule)
+    ends, labels, scores = [0], [], []
+    for raw_answers in answers_per_question:
+        for label, score in scorer.scores(raw_answers):
+            labels.append(label)
+            scores.append(score)
+        ends.append(len(labels))
+    return np.array(ends, np.int64), np.array(labels, np.int32), np.array(scores, np.float32)
+
+
+_SCORE_OF_COUNT = (0.0, 0.3, 0.6, 0.9, 1.0)
+_NO_LABEL = -1
+_REMEDY = "give the published answer_dict.json, or let prepare build a dictionary from annotations"
+
+
+class _Scorer:
+    """``soft_scores`` with a memo from raw answer to label: one look-up per annotated answer."""
+
+    def __init__(self, dictionary: AnswerDictionary, rule: TargetRule) -> None:
+        self._index = dictionary.index
+        self._exact = rule == "exact"
+        self._label_of: dict[str, int] = {}
+
+    def scores(self, raw_answers: Sequence[str]) -> list[tuple[int, float]]:
+        counts: dict[int, int] = {}  # keeps the order of first appearance
+        for raw in raw_answers:
+            label = self._label_of.get(raw)
+            if label is None:
+                normal = raw if self._exact else normalize_answer(raw)
+                label = self._label_of[raw] = self._index.get(normal, _NO_LABEL)
+            counts[label] = counts.get(label, 0) + 1
+        counts.pop(_NO_LABEL, None)
+        if self._exact:
+            return [(label, 1.0) for label in counts]
+        return [(label, _SCORE_OF_COUNT[min(count, 4)]) for label, count in counts.items()]
+
+
+def _shape(obj: Any) -> str:
+    if isinstance(obj, list):
+        return f"a list of {len(obj)}: {', '.join(type(item).__name__ for item in obj[:3])}"
+    return f"a {type(obj).__name__}"

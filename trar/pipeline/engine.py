@@ -1,0 +1,93 @@
+"""Writes image shards, in this process or in dask workers: a shard has exactly one writer."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from trar.errors import TrarError
+from trar.features.writer import PreparedImage, Receipt, ShardPlace, write_image_shard
+from trar.pipeline.sources import Images
+from trar.pipeline.transforms import prepare_image
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class ShardTask:
+    """One shard to write: where, from which images, and the digest of these sources."""
+
+    place: ShardPlace
+    images: Images
+    sources: str
+
+
+def write_shard(task: ShardTask, done: Callable[[], None] = lambda: None) -> Receipt:
+    """Read, check, cast and write one shard; ``done`` is called after each image."""
+
+    def prepared() -> Iterator[PreparedImage]:
+        for row in range(len(task.images)):
+            raw = task.images.read(row)
+            yield prepare_image(raw, task.place.spec, task.images.name(row))
+            done()
+
+    return write_image_shard(task.place, prepared(), task.sources)
+
+
+def write_shards(
+    tasks: list[ShardTask], workers: int | None, progress: Progress
+) -> dict[ShardPlace, Receipt]:
+    """Write every task's shard; finished ones stay whatever happens to the rest.
+
+    ``workers`` None means one process a core; one task or one worker needs no other process.
+
+    Raises:
+        TrarError: the first that any shard raised.
+    """
+    total = sum(len(task.images) for task in tasks)
+    processes = min(len(tasks), os.cpu_count() or 1 if workers is None else workers)
+    if processes > 1:
+        return _write_in_workers(tasks, processes, total, progress)
+    receipts, seen = {}, 0
+    for task in tasks:
+
+        def step() -> None:
+            nonlocal seen
+            seen += 1
+            progress("features", seen, total)
+
+        receipts[task.place] = write_shard(task, step)
+    return receipts
+
+
+def _write_in_workers(
+    tasks: list[ShardTask], processes: int, total: int, progress: Progress
+) -> dict[ShardPlace, Receipt]:
+    import dask
+    from distributed import Client, KilledWorker, LocalCluster, as_completed
+
+    receipts, seen = {}, 0
+    with (
+        dask.config.set({"distributed.worker.daemon": True, "distributed.admin.log-length": 0}),
+        LocalCluster(  # type: ignore[no-untyped-call]
+            n_workers=processes,
+            threads_per_worker=1,
+            dashboard_address=None,
+            silence_logs="CRITICAL",
+        ) as cluster,
+        Client(cluster) as client,  # type: ignore[no-untyped-call]
+    ):
+        futures = {client.submit(write_shard, task, pure=False): task for task in tasks}
+        try:
+            for future in as_completed(list(futures)):  # type: ignore[no-untyped-call]
+                task = futures[future]
+                receipts[task.place] = future.result()
+                seen += len(task.images)
+                progress("features", seen, total)
+        except KilledWorker:
+            raise TrarError(
+                "a worker process died several times (out of memory?): run the same command again "
+                "with fewer --workers; finished shards are kept"
+            ) from None
+    return receipts

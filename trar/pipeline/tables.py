@@ -1,0 +1,83 @@
+"""From one split's questions to the columns of the store."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from trar.features.answers import sparse_targets
+from trar.features.questions import (
+    ANSWER_TYPES,
+    AnswerTable,
+    QuestionTable,
+    Ragged,
+    SparseTargets,
+    Texts,
+)
+from trar.features.reader import SCHEME, TOKENIZER
+from trar.features.schema import QuestionSplit
+from trar.features.text import encode_questions
+from trar.features.writer import StoreWriter
+from trar.pipeline.plan import QuestionPlan
+from trar.pipeline.sources import Questions
+from trar.pipeline.vocabulary import Dictionaries
+
+
+@dataclass(frozen=True)
+class _Answers:
+    table: AnswerTable
+    targets: SparseTargets
+    fewest: int
+
+
+def write_questions(
+    writer: StoreWriter, plan: QuestionPlan, dictionaries: Dictionaries, source: str
+) -> QuestionSplit:
+    """Write a split's tables; returns what ``store.json`` says of it."""
+    split, questions = plan.split, plan.questions
+    type_names = list(dict.fromkeys(questions.types))
+    number = {name: position for position, name in enumerate(type_names)}
+    table = QuestionTable(
+        ids=np.asarray(questions.ids, np.int64),
+        image_split=plan.image_split,
+        image_row=plan.image_row,
+        type=np.array([number[name] for name in questions.types], np.uint16),
+        type_names=Texts.pack(type_names),
+        texts=Texts.pack(questions.texts),
+    )
+    ids, offsets, unknown = encode_questions(dictionaries.vocabulary, questions.texts)
+    writer.write_table(f"questions/{split}", table.columns())
+    writer.write_table(f"tokens/{TOKENIZER}/{split}", Ragged(ids, offsets).columns())
+    answers = _answers(questions, dictionaries)
+    if answers is not None:
+        writer.write_table(f"answers/{split}", answers.table.columns())
+        writer.write_table(f"targets/{SCHEME}/{split}", answers.targets.columns())
+    return QuestionSplit(
+        questions=len(questions),
+        source=source,
+        image_splits=plan.image_splits,
+        answers_per_question=answers.fewest if answers else 0,
+        tokens=len(ids),
+        unknown_tokens=unknown,
+        longest_question=int(np.diff(offsets).max()),
+        without_target=int((np.diff(answers.targets.offsets) == 0).sum()) if answers else 0,
+    )
+
+
+def _answers(questions: Questions, dictionaries: Dictionaries) -> _Answers | None:
+    if questions.answers is None:
+        return None
+    counts = [len(answers) for answers in questions.answers]
+    offsets = np.zeros(len(counts) + 1, np.int64)
+    np.cumsum(counts, out=offsets[1:])
+    types = {name: position for position, name in enumerate(ANSWER_TYPES)}
+    table = AnswerTable(
+        offsets=offsets,
+        texts=Texts.pack([answer for answers in questions.answers for answer in answers]),
+        type=np.array([types.get(name, 0) for name in questions.answer_types], np.uint8),
+        majority=Texts.pack(questions.majority),
+    )
+    rule = dictionaries.answers_entry.rule
+    targets = SparseTargets(*sparse_targets(questions.answers, dictionaries.answers, rule))
+    return _Answers(table, targets, min(counts))

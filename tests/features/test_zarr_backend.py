@@ -128,7 +128,7 @@ def test_layout_of_another_tool_is_refused(tmp_path: Path) -> None:
     group = zarr.open_group(tmp_path / "arrays.zarr", mode="w", zarr_format=3)
     images = group.create_group("images/train")
     images.create_array("features", shape=(2, 4, 3), dtype="float16", chunks=(1, 4, 3))
-    with pytest.raises(StoreError, match="not in the layout of docs/format.md"):
+    with pytest.raises(StoreError, match=r"not in the layout of docs/format\.md"):
         ZarrBackend(tmp_path).resolve_chunks("train")
 
 

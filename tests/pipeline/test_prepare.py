@@ -220,9 +220,9 @@ def test_killed_prepare_is_no_store_and_goes_on(
 def test_second_prepare_on_the_same_store_is_refused(vqa_raw: Path, tmp_path: Path) -> None:
     from trar.features.writer import StoreWriter
 
-    with StoreWriter(tmp_path / "s/vqa"):
-        with pytest.raises(StoreError, match="another trar-data is writing this dataset"):
-            prepare(config(vqa_raw, tmp_path / "s"))
+    refused = pytest.raises(StoreError, match="another trar-data is writing this dataset")
+    with StoreWriter(tmp_path / "s/vqa"), refused:
+        prepare(config(vqa_raw, tmp_path / "s"))
     prepare(config(vqa_raw, tmp_path / "s", split="val", limit=3))
 
 

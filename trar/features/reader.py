@@ -203,7 +203,8 @@ class FeatureStore:
     def _json(self, name: str, parse: Any, digest: str) -> Any:
         if (name,) not in self._kept:
             try:
-                parsed = parse(msgspec.json.decode((self.path / name).read_bytes()))
+                data = msgspec.json.decode((self.path / name).read_bytes())
+                parsed = parse(data, where=str(self.path / name))
             except (msgspec.DecodeError, UnicodeDecodeError) as error:
                 raise StoreError(f"{self.path / name}: not readable as JSON ({error})") from None
             if parsed.digest != digest:

@@ -1,9 +1,9 @@
 """easy-VQA: 64x64 images of one coloured shape, carried by the PyPI package ``easy-vqa``.
 
 Its images become grid features like everybody else's: the descriptor of each 8x8-pixel cell
-(``grid_descriptor``), standardised over the training images. Every tenth training image is held
-out as ``val``. Questions have no ids in the raw files; here a question's id is image id * 1000 +
-its position among that image's questions, as in VQA-v2.
+(``grid_descriptor``), standardised by the mean and deviation of each channel over every tenth
+training image. Another tenth is held out as ``val``. Questions have no ids in the raw files; here
+a question's id is its image's id * 1000 + its position among that image's questions.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from numpy.typing import NDArray
 
 from trar.errors import RawDataError
 from trar.features.schema import TargetRule
-from trar.pipeline.grid_descriptor import describe_cells, standardise
+from trar.pipeline.grid_descriptor import CHANNELS, describe_cells, standardise
 from trar.pipeline.sources.base import Questions
 
-HELD_OUT_EVERY = 10  # training images with id % 10 == 9 are val
+HELD_OUT_EVERY = 10  # training images with id % 10 == 9 are val, with id % 10 == 0 are measured
 GRID = 8
 
 _FOLDER = {"train": "train", "val": "train", "test": "test"}
@@ -47,7 +47,10 @@ class EasyVqaImages:
 
     def read(self, row: int) -> NDArray[Any]:
         pixels = _read_image(self.folder / f"{self.ids[row]}.png")
-        return standardise(describe_cells(pixels[None]), self.mean, self.scale)[0]
+        values: NDArray[np.float32] = standardise(
+            describe_cells(pixels[None])[0], self.mean, self.scale
+        )
+        return values
 
     def name(self, row: int) -> str:
         return str(self.folder / f"{self.ids[row]}.png")
@@ -56,7 +59,7 @@ class EasyVqaImages:
         digest = hashlib.sha256(self.mean.tobytes() + self.scale.tobytes())
         for image_id in self.ids.tolist():
             stat = (self.folder / f"{image_id}.png").stat()
-            digest.update(f"{image_id} {stat.st_size}\n".encode())
+            digest.update(f"{image_id} {stat.st_size}\n".encode())  # a wheel has no useful mtime
         return digest.hexdigest()
 
 
@@ -138,10 +141,10 @@ def _belongs(image_id: int, split: str) -> bool:
 
 
 def _statistics(folder: Path) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Mean and standard deviation of each channel over the cells of the training images."""
-    ids = [image_id for image_id in _image_ids(folder) if _belongs(image_id, "train")]
+    """Mean and standard deviation of each channel over the cells of every tenth image."""
+    ids = [image_id for image_id in _image_ids(folder) if image_id % HELD_OUT_EVERY == 0]
     images = np.stack([_read_image(folder / f"{image_id}.png") for image_id in ids])
-    values = describe_cells(images).reshape(-1, describe_cells(images[:1]).shape[-1])
+    values = describe_cells(images).reshape(-1, len(CHANNELS))
     mean = values.mean(axis=0, dtype=np.float64)
     scale = values.std(axis=0, dtype=np.float64)
     return mean.astype(np.float32), np.maximum(scale, 1e-6).astype(np.float32)

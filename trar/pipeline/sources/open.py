@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from trar.pipeline.config import PrepareConfig
 from trar.pipeline.sources.base import Source
-
-# from trar.pipeline.sources.easy_vqa import EasyVqaSource
+from trar.pipeline.sources.easy_vqa import EasyVqaSource
 from trar.pipeline.sources.vqa import VqaSource
 
 
 def open_source(config: PrepareConfig) -> Source:
     """The source of ``config.dataset``; reads nothing yet."""
     if config.dataset == "easy-vqa":
-        pass  #        return EasyVqaSource(config.raw)
+        return EasyVqaSource(config.raw)
     return VqaSource(config.raw, config.grid)

@@ -1,0 +1,1 @@
+"""Operators of the models: pure functions and thin modules on torch alone."""

@@ -1,0 +1,171 @@
+"""Small finished stores whose answers can be learned from the features, made without raw files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from trar.features.answers import AnswerDictionary, sparse_targets
+from trar.features.questions import AnswerTable, QuestionTable, Ragged, SparseTargets, Texts
+from trar.features.reader import SCHEME, TOKENIZER, FeatureStore
+from trar.features.schema import (
+    FORMAT_VERSION,
+    AnswersEntry,
+    FeatureSpec,
+    ImageSplit,
+    QuestionSplit,
+    StoreMeta,
+    TargetRule,
+    VocabularyEntry,
+)
+from trar.features.text import Vocabulary, encode_questions
+from trar.features.writer import PreparedImage, ShardPlace, StoreWriter, write_image_shard
+
+COLOURS = ("red", "green", "blue", "grey")
+SHARD_IMAGES = 10
+
+
+@dataclass(frozen=True)
+class StorePlan:
+    """What ``make_store`` writes. An image is a colour on some cells; it is asked what colour it
+    has and, for each of ``asked``, whether it has that one. ``question_splits`` maps a question
+    split to its image split; splits named test have no answers."""
+
+    images: Mapping[str, int] = field(default_factory=lambda: {"train": 40, "val": 15, "test": 6})
+    question_splits: Mapping[str, str] = field(
+        default_factory=lambda: {"train": "train", "val": "val", "test": "test"}
+    )
+    asked: Sequence[str] = ("red", "blue")
+    grid: int = 4
+    width: int = 8
+    rule: TargetRule = "exact"
+    seed: int = 0
+    extra_words: Sequence[str] = ()
+    known_answers: Sequence[str] = (*COLOURS, "yes", "no")
+
+
+def make_store(folder: Path, plan: StorePlan | None = None) -> FeatureStore:
+    """Write and open the dataset ``folder``; the same plan gives the same bytes."""
+    plan = plan or StorePlan()
+    rng = np.random.default_rng(plan.seed)
+    spec = FeatureSpec(plan.grid**2, plan.width, "float16", (plan.grid, plan.grid))
+    colours = {name: rng.integers(len(COLOURS), size=n) for name, n in plan.images.items()}
+    what = [f"is it {colour}?" for colour in plan.asked]
+    texts = ["What colour is it?", *what, *plan.extra_words]
+    vocabulary = Vocabulary.build({"train": texts})
+    answers = AnswerDictionary(tuple(plan.known_answers))
+    with StoreWriter(folder) as writer:
+        images = {name: _write_images(writer, name, spec, colours[name], rng) for name in colours}
+        questions = {
+            split: _write_questions(writer, plan, split, colours[source], vocabulary, answers)
+            for split, source in plan.question_splits.items()
+        }
+        writer.write_json("vocabulary.json", vocabulary.to_json())
+        writer.write_json("answers.json", answers.to_json())
+        meta = StoreMeta(
+            format_version=FORMAT_VERSION,
+            dataset=folder.name,
+            container="zarr",
+            feature=spec,
+            image_splits=images,
+            question_splits=questions,
+            vocabularies={
+                TOKENIZER: VocabularyEntry(
+                    "vocabulary.json", len(vocabulary), vocabulary.digest, vocabulary.sources
+                )
+            },
+            answer_schemes={
+                SCHEME: AnswersEntry(
+                    "answers.json", len(answers), answers.digest, plan.rule, 1, ["train"]
+                )
+            },
+            files={},
+            fingerprint="",
+            provenance={},
+        )
+        writer.finish(meta, {})
+    return FeatureStore(folder)
+
+
+def _write_images(
+    writer: StoreWriter,
+    split: str,
+    spec: FeatureSpec,
+    colours: np.ndarray,
+    rng: np.random.Generator,
+) -> ImageSplit:
+    ids = np.arange(len(colours)) * 3 + 7
+    writer.create_images(split, spec, ids, SHARD_IMAGES)
+    receipts = []
+    for shard, start in enumerate(range(0, len(colours), SHARD_IMAGES)):
+        images = [_image(spec, int(c), rng) for c in colours[start : start + SHARD_IMAGES]]
+        place = ShardPlace(writer.folder, split, shard, SHARD_IMAGES, spec)
+        receipts.append(write_image_shard(place, images, "made by a test"))
+    writer.finish_images(split, receipts)
+    return ImageSplit(len(colours), SHARD_IMAGES, sum(r.masked_cells for r in receipts), 1.0, 0.0)
+
+
+def _image(spec: FeatureSpec, colour: int, rng: np.random.Generator) -> PreparedImage:
+    """Noise with the colour's channel raised; the last row of cells is padding in some images."""
+    values = rng.uniform(0.01, 0.3, (spec.rows, spec.width)).astype(spec.dtype)
+    values[rng.permutation(spec.rows)[: spec.rows // 2], colour] = 1.0
+    cells = np.ones(spec.rows, np.bool_)
+    if rng.integers(2):
+        cells[-spec.grid[1] :] = False
+        values[~cells] = 0
+    return PreparedImage(values, cells, 1.0, 0.0)
+
+
+def _write_questions(
+    writer: StoreWriter,
+    plan: StorePlan,
+    split: str,
+    colours: np.ndarray,
+    vocabulary: Vocabulary,
+    answers: AnswerDictionary,
+) -> QuestionSplit:
+    texts, truth, kinds, rows = [], [], [], []
+    for row, number in enumerate(colours):
+        colour = COLOURS[number]
+        texts += ["What colour is it?", *(f"is it {one}?" for one in plan.asked)]
+        truth += [colour, *("yes" if one == colour else "no" for one in plan.asked)]
+        kinds += [0, *(1 for _ in plan.asked)]
+        rows += [row] * (1 + len(plan.asked))
+    count = len(texts)
+    table = QuestionTable(
+        ids=np.arange(count) + 1000 * (1 + list(plan.question_splits).index(split)),
+        image_split=np.zeros(count, np.uint8),
+        image_row=np.array(rows, np.int32),
+        type=np.array(kinds, np.uint16),
+        type_names=Texts.pack(["what colour", "is it"]),
+        texts=Texts.pack(texts),
+    )
+    ids, offsets, unknown = encode_questions(vocabulary, texts)
+    writer.write_table(f"questions/{split}", table.columns())
+    writer.write_table(f"tokens/{TOKENIZER}/{split}", Ragged(ids, offsets).columns())
+    annotators = 0
+    if not split.startswith("test"):
+        annotators = 10 if plan.rule == "vqa" else 1
+        lists = [[answer] * annotators for answer in truth]
+        own = AnswerTable(
+            offsets=np.arange(count + 1) * annotators,
+            texts=Texts.pack([answer for one in lists for answer in one]),
+            type=np.where(np.array(kinds) == 1, 1, 3).astype(np.uint8),
+            majority=Texts.pack(truth),
+        )
+        targets = SparseTargets(*sparse_targets(lists, answers, plan.rule))
+        writer.write_table(f"answers/{split}", own.columns())
+        writer.write_table(f"targets/{SCHEME}/{split}", targets.columns())
+    return QuestionSplit(
+        questions=count,
+        source=plan.question_splits[split],
+        image_splits=[plan.question_splits[split]],
+        answers_per_question=annotators,
+        tokens=len(ids),
+        unknown_tokens=unknown,
+        longest_question=int(np.diff(offsets).max()),
+        without_target=0,
+    )

@@ -1,0 +1,65 @@
+"""The command line: ``trar-data`` makes and proves stores, ``trar`` trains and scores.
+
+The commands stand in ``trar.commands``; here are the two groups and the exit codes. Libraries are
+imported inside the commands, so that --help answers at once.
+"""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from typing import Any
+
+import click
+
+import trar
+from trar.commands.data import info, prepare, verify
+from trar.commands.train import evaluate, predict, train
+from trar.errors import TrarError
+
+
+class TrarGroup(click.Group):
+    """Ends with 0 done, 1 a problem the user can fix, 2 wrong usage, 3 a bug, 130 Ctrl-C."""
+
+    def main(self, *args: Any, **extra: Any) -> Any:
+        try:
+            code = super().main(*args, **{**extra, "standalone_mode": False})
+        except click.ClickException as error:  # wrong usage
+            error.show()
+            sys.exit(error.exit_code)
+        except TrarError as error:
+            click.echo(f"Error: {error}", err=True)
+            sys.exit(1)
+        except (click.Abort, KeyboardInterrupt):
+            click.echo("Stopped.", err=True)
+            sys.exit(130)
+        except BrokenPipeError:  # `trar-data info | head`
+            sys.stderr.close()
+            sys.exit(1)
+        except Exception:
+            traceback.print_exc()
+            click.echo(
+                f"Error: this is a bug in trar {trar.__version__}; please report it with the lines "
+                "above",
+                err=True,
+            )
+            sys.exit(3)
+        sys.exit(code if isinstance(code, int) else 0)
+
+
+@click.group(cls=TrarGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(trar.__version__, prog_name="trar-data")
+def data() -> None:
+    """Make feature stores from raw VQA files, and prove them sound."""
+
+
+@click.group(cls=TrarGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(trar.__version__, prog_name="trar")
+def main() -> None:
+    """Train TRAR on a feature store, score it officially, and write submissions."""
+
+
+for command in (prepare, verify, info):
+    data.add_command(command)
+for command in (train, evaluate, predict):
+    main.add_command(command)

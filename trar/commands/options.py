@@ -1,0 +1,38 @@
+"""Options that several commands share, named once."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+
+PATH = click.Path(path_type=Path)
+
+
+@contextlib.contextmanager
+def on_stop(hint: str) -> Iterator[None]:
+    """Say what Ctrl-C left behind and how to go on."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        click.echo(f"\n{hint}", err=True)
+        raise click.Abort from None
+
+
+def store_option(function: Callable[..., Any]) -> Callable[..., Any]:
+    function = click.option(
+        "--dataset", metavar="NAME", help="Which dataset, if the store holds several."
+    )(function)
+    return click.option(
+        "--store",
+        type=PATH,
+        default=Path("features"),
+        show_default=True,
+        help="The feature store: its root, or one dataset folder in it.",
+    )(function)
+
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")

@@ -112,9 +112,11 @@ def test_damage_ends_with_one_and_names_the_shard(store: Path) -> None:
         (["prepare", "--split", "train+x"], "Error: --split train+x: 'x' is no split"),
     ],
 )
-def test_problems_of_the_user_are_one_line(arguments: list[str], message: str) -> None:
-    with CliRunner().isolated_filesystem():
-        result = invoke(data, *arguments)
+def test_problems_of_the_user_are_one_line(
+    arguments: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = invoke(data, *arguments)
     assert result.exit_code == 1
     assert message in result.output
     assert len(result.output.strip().splitlines()) == 1
@@ -130,10 +132,15 @@ def test_problems_of_the_user_are_one_line(arguments: list[str], message: str) -
         (main, ["eval"], "no checkpoint given and none in ./runs: name a file or a run"),
     ],
 )
-def test_wrong_usage_ends_with_two(group: click.Group, arguments: list[str], message: str) -> None:
-    with CliRunner().isolated_filesystem():
-        Path("features").mkdir()
-        result = invoke(group, *arguments)
+def test_wrong_usage_ends_with_two(
+    group: click.Group,
+    arguments: list[str],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = invoke(group, *arguments)
     assert result.exit_code == 2, result.output
     assert message in result.output
 

@@ -124,8 +124,8 @@ def evaluate(
     from trar.trainer import blind_baseline, load_checkpoint
     from trar.trainer import evaluate as run_evaluation
 
-    opened = FeatureStore(store, dataset)
     loaded = load_checkpoint(checkpoint or _newest_run())
+    opened = FeatureStore(store, dataset)
     remark = loaded.check_store(opened)
     if remark:
         click.echo(f"Note: {remark}", err=True)
@@ -209,8 +209,8 @@ def predict(
     from trar.trainer import predict as run_prediction
     from trar.trainer.submission import write_evalai
 
-    opened = FeatureStore(store, dataset)
     loaded = load_checkpoint(checkpoint or _newest_run())
+    opened = FeatureStore(store, dataset)
     with WorkProgress("questions") as progress:
         predictions = run_prediction(
             loaded,

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from trar.errors import TrarError
 from trar.features.writer import PreparedImage, Receipt, ShardPlace, write_image_shard
@@ -64,20 +68,10 @@ def write_shards(
 def _write_in_workers(
     tasks: list[ShardTask], processes: int, total: int, progress: Progress
 ) -> dict[ShardPlace, Receipt]:
-    import dask
-    from distributed import Client, KilledWorker, LocalCluster, as_completed
+    from distributed import KilledWorker, as_completed
 
     receipts, seen = {}, 0
-    with (
-        dask.config.set({"distributed.worker.daemon": True, "distributed.admin.log-length": 0}),
-        LocalCluster(  # type: ignore[no-untyped-call]
-            n_workers=processes,
-            threads_per_worker=1,
-            dashboard_address=None,
-            silence_logs="CRITICAL",
-        ) as cluster,
-        Client(cluster) as client,  # type: ignore[no-untyped-call]
-    ):
+    with _local_workers(processes) as client:
         futures = {client.submit(write_shard, task, pure=False): task for task in tasks}
         try:
             for future in as_completed(list(futures)):  # type: ignore[no-untyped-call]
@@ -91,3 +85,28 @@ def _write_in_workers(
                 "with fewer --workers; finished shards are kept"
             ) from None
     return receipts
+
+
+@contextlib.contextmanager
+def _local_workers(processes: int) -> Iterator[Any]:
+    """A dask client of that many processes on this machine.
+
+    They are started with SIGINT ignored, which they inherit: a terminal sends Ctrl-C to all of
+    them, but ending them is this process's work.
+    """
+    from distributed import Client, LocalCluster
+
+    here = threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN) if here else None
+    try:
+        cluster = LocalCluster(  # type: ignore[no-untyped-call]
+            n_workers=processes,
+            threads_per_worker=1,
+            dashboard_address=None,
+            silence_logs="CRITICAL",
+        )
+    finally:
+        if here:
+            signal.signal(signal.SIGINT, before)
+    with cluster, Client(cluster) as client:  # type: ignore[no-untyped-call]
+        yield client

@@ -90,13 +90,16 @@ def make_plan(config: PrepareConfig) -> Plan:
         }
     spec = _feature_spec(config, source.grid, images[names[0]], existing)
     shard_images = config.shard_images or max(1, min(_SHARD_IMAGES, _SHARD_BYTES // spec.row_bytes))
+    kept = (
+        {name: one.shard_images for name, one in existing.image_splits.items()} if existing else {}
+    )
     return Plan(
         config,
         folder,
         source,
         splits,
         spec,
-        {name: ImagePlan(name, one, shard_images) for name, one in images.items()},
+        {name: ImagePlan(name, one, kept.get(name, shard_images)) for name, one in images.items()},
         {
             split: _join(split, one, source.image_splits(split), images)
             for split, one in questions.items()

@@ -114,7 +114,7 @@ def import_checkpoint(
         )
     strange = [str(name) for name, value in state.items() if not isinstance(value, Tensor)]
     if strange:
-        raise CheckpointError(f"{path}: {_some(strange)} no tensor, so this is no state_dict")
+        raise CheckpointError(f"{path}: no tensor under {_some(strange)}, so this is no state_dict")
     try:
         model = import_state("trar", state, sizes or {})
     except CheckpointError as error:

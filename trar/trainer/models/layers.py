@@ -19,7 +19,10 @@ LayerNormKind = Literal["exact", "fast"]
 def split_heads(x: Tensor, parts: int, heads: int) -> tuple[Tensor, ...]:
     """Cut (b, n, parts * d) into ``parts`` tensors (b, heads, n, d / heads)."""
     batch, tokens, _ = x.shape
-    return tuple(x.view(batch, tokens, parts, heads, -1).permute(2, 0, 3, 1, 4))
+    # chunks, whose gradients are joined by one copy; a permuted view would take three
+    return tuple(
+        part.view(batch, tokens, heads, -1).transpose(1, 2) for part in x.chunk(parts, dim=-1)
+    )
 
 
 def merge_heads(x: Tensor) -> Tensor:

@@ -29,7 +29,7 @@ def attention(q: Tensor, k: Tensor, v: Tensor, keep: Tensor | None, rate: float)
     q: (b, h, n, c); k, v: (b, h, t, c); keep: (b, t) bool keys. A query without keys gets zeros.
     """
     allowed = None if keep is None else keep[:, None, None, :]
-    if rate and q.device.type == "cpu":  # SDPA has no fused dropout on the CPU
+    if q.device.type == "cpu":  # SDPA has no fused dropout there, and is slow with few keys
         scores = (q @ k.mT).mul_(q.shape[-1] ** -0.5)
         return dropout(masked_softmax(scores, allowed, -1), rate, training=True) @ v
     if keep is not None and allowed is not None:

@@ -29,8 +29,8 @@ def keep_mask(shape: Sequence[int], rate: float, device: torch.device) -> Tensor
     words = torch.empty(-(-count // 4), dtype=torch.int64, device=device)
     words.random_(-(1 << 63), None)  # all 64 bits
     lanes = words.view(torch.int16)[:count].view(*shape)
-    threshold = round(kept_share(rate) * _STEPS) - _STEPS // 2 - 1
-    return lanes <= threshold
+    last = round(kept_share(rate) * _STEPS) - 1 - _STEPS // 2  # lanes are signed: -2^15 is first
+    return lanes <= last
 
 
 def dropout(x: Tensor, rate: float, training: bool) -> Tensor:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 EPSILON = 1e-6
+_NO_EPSILON = 1e-30  # keeps the deviation of a row of equal numbers above 0, and changes no other
 
 
 class _ExactLayerNorm(torch.autograd.Function):
@@ -26,10 +27,12 @@ class _ExactLayerNorm(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        variance, mean = torch.var_mean(x, dim=-1, correction=1, keepdim=True)
-        deviation = variance.sqrt_()
+        # torch's fused kernel is several times as fast as var_mean; its 1 / deviation is biased.
+        size = x.shape[-1]
+        z, _, inverse = torch.native_layer_norm(x, [size], None, None, _NO_EPSILON)
+        deviation = (size / (size - 1)) ** 0.5 / inverse
+        z.mul_(((deviation + EPSILON) * inverse).reciprocal_())
         inverse = (deviation + EPSILON).reciprocal_()
-        z = (x - mean).mul_(inverse)
         ctx.save_for_backward(z, inverse, deviation, weight)
         return torch.addcmul(bias, z, weight)
 
@@ -41,9 +44,7 @@ class _ExactLayerNorm(torch.autograd.Function):
         grad_z = grad * z
         along = (grad_z @ weight).unsqueeze(-1)  # sum(g z), since g = grad * weight
         mean = (grad @ weight).unsqueeze(-1) / size
-        # A row of equal numbers has s = 0 and z = 0: the second term is 0, whatever it is over.
-        pull = along / ((size - 1) * deviation.clamp(min=torch.finfo(z.dtype).tiny))
-        pull = pull.masked_fill_(deviation == 0, 0)
+        pull = along / ((size - 1) * deviation)  # s > 0; a row of equal numbers has z = 0
         grad_x = (grad * weight).sub_(mean).mul_(inverse).addcmul_(z, pull, value=-1)
         rows = tuple(range(grad.dim() - 1))
         return grad_x, grad_z.sum(rows), grad.sum(rows)

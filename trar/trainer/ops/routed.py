@@ -11,6 +11,7 @@ are one axis.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
@@ -94,87 +95,102 @@ class _RoutedAttention(torch.autograd.Function):
         fill = empty if uniform and empty is not None and bool(empty.any()) else None
 
         routes = route.repeat_interleave(heads, 0).expand(len(rings.member), -1, -1)  # (n, bh, o)
-        orders = route.shape[1]
         keep = None
         if rate:
-            count = orders if per_order else 1
+            count = route.shape[1] if per_order else 1
             keep = keep_mask((count, *softmax.terms.shape), rate, q.device)
             routes = routes / kept_share(rate)
-        mixed, extra = _mix(softmax, rings, routes, fill, keep, per_order)
-        full = mixed if extra is None else mixed + extra
+        mixed = _mix(softmax, rings, routes, keep)
+        filled = _Filled.into(mixed, routes, fill, keep) if fill is not None else None
         ctx.save_for_backward(
-            q, k, v, softmax.terms, softmax.shift, softmax.inverse, routes, fill, keep, mixed, full
+            q, k, v, softmax.terms, softmax.shift, softmax.inverse, routes, keep, mixed
         )
-        ctx.rings, ctx.heads, ctx.rate, ctx.per_order = rings, heads, rate, per_order
-        return torch.bmm(full, v)
+        ctx.rings, ctx.heads, ctx.rate, ctx.filled = rings, heads, rate, filled
+        return torch.bmm(mixed, v)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:
-        q, k, v, terms, shift, inverse, routes, fill, keep, mixed, full = ctx.saved_tensors
-        rings, cells_count = ctx.rings, len(ctx.rings.member)
+        q, k, v, terms, shift, inverse, routes, keep, mixed = ctx.saved_tensors
+        rings, filled = ctx.rings, ctx.filled
         softmax = RingSoftmax(terms, shift, inverse)
-        grad_v = torch.bmm(full.mT, grad_out)
+        grad_v = torch.bmm(mixed.mT, grad_out)
         grad = torch.bmm(grad_out, v.mT)  # G
         weighted = terms * grad
-        if keep is None:
+        if keep is None or len(keep) == 1:
+            weighted = weighted if keep is None else torch.where(keep[0], weighted, 0.0)
             delta = softmax.to_orders(rings.sums(weighted))
-            flat = grad.sum(-1, keepdim=True) if fill is not None else None
-        elif not ctx.per_order:
-            mask = keep[0].to(grad.dtype)
-            delta = softmax.to_orders(rings.sums(weighted.mul_(mask)))
-            flat = torch.linalg.vecdot(grad, mask).unsqueeze(-1) if fill is not None else None
         else:
-            masks = [one.to(grad.dtype) for one in keep]
-            parts = [softmax.to_orders(rings.sums(weighted * mask)) for mask in masks]
-            delta = torch.stack([part[..., o] for o, part in enumerate(parts)], -1)
-            flat = None
-            if fill is not None:
-                flat = torch.stack([torch.linalg.vecdot(grad, mask) for mask in masks], -1)
+            kept = (rings.sums(torch.where(mask, weighted, 0.0)) for mask in keep)
+            delta = torch.stack([softmax.to_orders(x)[..., o] for o, x in enumerate(kept)], -1)
 
         pull = rings.spread(softmax.to_rings(routes * delta))
-        grad_scores = grad.mul_(mixed).addcmul_(terms, pull, value=-1)
+        if filled is None:
+            grad.mul_(mixed)
+        else:
+            delta = delta + filled.multiply(grad, mixed)
+        grad_scores = grad.addcmul_(terms, pull, value=-1)
         scale = q.shape[-1] ** -0.5
         nothing = q.new_empty(1, 1, 1)
         grad_q = torch.baddbmm(nothing, grad_scores, k, beta=0, alpha=scale)
         grad_k = torch.baddbmm(nothing, grad_scores.mT, q, beta=0, alpha=scale)
-
-        if flat is not None:
-            delta = delta + fill * flat.transpose(0, 1) / cells_count
         grad_route = delta.view(len(delta), -1, ctx.heads, delta.shape[-1]).sum((0, 2))
         if keep is not None:
             grad_route = grad_route / kept_share(ctx.rate)
         return grad_q, grad_k, grad_v, grad_route, None, None, None, None, None
 
 
-def _mix(
-    softmax: RingSoftmax,
-    rings: Rings,
-    routes: Tensor,
-    fill: Tensor | None,
-    keep: Tensor | None,
-    per_order: bool,
-) -> tuple[Tensor, Tensor | None]:
-    """The mixed map (bh, n, n) without empty windows, and what ``fill`` adds to it, if anything.
+def _mix(softmax: RingSoftmax, rings: Rings, routes: Tensor, keep: Tensor | None) -> Tensor:
+    """The mixed map (bh, n, n), without what empty windows add.
 
     routes: (n, bh, o), already divided by the kept share; keep: (1 or o, bh, n, n) bool.
     """
-    each = None if fill is None else (fill * routes).transpose(0, 1) / len(rings.member)
-    if keep is None or not per_order:
+    if keep is None or len(keep) == 1:
         mixed = softmax.terms * rings.spread(softmax.to_rings(routes))
-        extra = None if each is None else each.sum(-1, keepdim=True).expand_as(mixed)
-        if keep is not None:
-            mask = keep[0].to(mixed.dtype)
-            mixed.mul_(mask)
-            extra = None if extra is None else extra * mask
-        return mixed, extra
+        return mixed if keep is None else torch.where(keep[0], mixed, 0.0)
     mixed = torch.zeros_like(softmax.terms)
-    extra = None if each is None else torch.zeros_like(softmax.terms)
     for order, mask in enumerate(keep):
         one = torch.zeros_like(routes)
         one[..., order] = routes[..., order]
-        mask = mask.to(mixed.dtype)
-        mixed.addcmul_(mask, rings.spread(softmax.to_rings(one)))
-        if extra is not None and each is not None:
-            extra.addcmul_(mask, each[..., order, None])
-    return mixed.mul_(softmax.terms), extra
+        mixed.addcmul_(mask.to(mixed.dtype), rings.spread(softmax.to_rings(one)))
+    return mixed.mul_(softmax.terms)
+
+
+@dataclass(frozen=True)
+class _Filled:
+    """The rows of the map to which empty windows add uniform attention: few, all of padded cells.
+
+    r = such rows. ``rows`` (r,) index (bh * n); ``empty`` (r, o) bool; ``keep`` (1 or o, r, n)
+    bool; ``extra`` (r, n), what was added: u D, or sum_o u_o D_o.
+    """
+
+    rows: Tensor
+    empty: Tensor
+    keep: Tensor
+    extra: Tensor
+
+    @classmethod
+    def into(cls, mixed: Tensor, routes: Tensor, fill: Tensor, keep: Tensor | None) -> _Filled:
+        """Add to ``mixed`` (bh, n, n) in place; fill: (n, bh, o) bool, others as ``_mix``."""
+        size = mixed.shape[-1]
+        every = fill.transpose(0, 1).flatten(0, 1)
+        rows = every.any(-1).nonzero().squeeze(-1)
+        empty = every[rows]
+        uniform = routes.transpose(0, 1).flatten(0, 1)[rows] * empty / size  # (r, o)
+        if keep is None:
+            kept = torch.ones((1, len(rows), size), dtype=torch.bool, device=rows.device)
+        else:
+            kept = keep.flatten(1, 2)[:, rows]
+        extra = (uniform.T.unsqueeze(-1) * kept).sum(0)
+        mixed.view(-1, size).index_add_(0, rows, extra)
+        return cls(rows, empty, kept, extra)
+
+    def multiply(self, grad: Tensor, mixed: Tensor) -> Tensor:
+        """Multiply ``grad`` G (bh, n, n) in place with ``mixed`` less what was added, which depends
+        on no score; returns the addition's own dRoute_o of each row, (n, bh, o)."""
+        count, size, _ = grad.shape
+        here = grad.view(-1, size)[self.rows]
+        share = self.empty * (here * self.keep).sum(-1).T / size
+        grad.mul_(mixed).view(-1, size).index_add_(0, self.rows, here * self.extra, alpha=-1)
+        every = share.new_zeros(count * size, share.shape[1]).index_copy_(0, self.rows, share)
+        return every.view(count, size, -1).transpose(0, 1)

@@ -1,0 +1,161 @@
+"""Routed attention against a plain loop over orders."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from trar.errors import ConfigError
+from trar.trainer.ops.dropout import keep_mask, kept_share
+from trar.trainer.ops.rings import Rings
+from trar.trainer.ops.routed import routed_attention
+
+
+def plain(q, k, v, route, side, orders, cells, empty_window):
+    """One masked softmax per order, row by row as the equations read."""
+    scores = (q @ k.mT) / q.shape[-1] ** 0.5
+    size = side * side
+    y, x = torch.arange(size) // side, torch.arange(size) % side
+    distance = torch.maximum((y[:, None] - y).abs(), (x[:, None] - x).abs())
+    mixed = torch.zeros_like(scores)
+    for number, order in enumerate(orders):
+        keep = (distance <= (order or side)) & cells[:, None, None, :]
+        none = ~keep.any(-1, keepdim=True)
+        probs = scores.masked_fill(~(keep | none), float("-inf")).softmax(-1)
+        fill = 1 / size if empty_window == "uniform" else 0.0
+        mixed = mixed + route[:, number, None, None, None] * probs.masked_fill(none, fill)
+    return mixed @ v
+
+
+def inputs(seed, side, count, *, batch=2, heads=2, channels=3, scale=1.0):
+    generator = torch.Generator().manual_seed(seed)
+    shape = (3, batch, heads, side * side, channels)
+    q, k, v = torch.randn(shape, dtype=torch.float64, generator=generator)
+    route = torch.randn(batch, count, dtype=torch.float64, generator=generator).softmax(-1)
+    return [x.requires_grad_() for x in (q * scale, k * scale, v.clone(), route)]
+
+
+def double_rings(side, orders):
+    return Rings(side, orders).double()
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.data())
+def test_equals_a_plain_loop_over_orders_with_all_gradients(data) -> None:
+    side = data.draw(st.integers(1, 5))
+    orders = data.draw(
+        st.lists(st.integers(0, side - 1), min_size=1, max_size=4, unique=True), "orders"
+    )
+    seed = data.draw(st.integers(0, 1000))
+    scale = data.draw(st.sampled_from([0.1, 1.0, 20.0, 60.0]))
+    empty_window = data.draw(st.sampled_from(["zero", "uniform"]))
+    values = inputs(seed, side, len(orders), scale=scale)
+    padded = data.draw(st.sampled_from([0.0, 0.3, 0.8, 1.0]))
+    cells = torch.rand(2, side * side, generator=torch.Generator().manual_seed(seed)) >= padded
+    rings = double_rings(side, orders)
+
+    ours = routed_attention(
+        *values, rings, cells=None if padded == 0 else cells, empty_window=empty_window
+    )
+    wanted = plain(*values, side, orders, cells, empty_window)
+    torch.testing.assert_close(ours, wanted, rtol=0, atol=1e-12)
+    cotangent = torch.cos(torch.arange(ours.numel(), dtype=torch.float64)).view_as(ours)
+    expected = torch.autograd.grad(wanted, values, cotangent)
+    found = torch.autograd.grad(ours, values, cotangent)
+    largest = max(1.0, *(float(x.abs().max()) for x in expected))
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one / largest, other / largest, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("padded", [False, True])
+def test_scores_of_a_thousand_are_exact_in_float32(padded: bool) -> None:
+    side, orders, channels = 4, (0, 1, 2), 4
+    generator = torch.Generator().manual_seed(0)
+    # Whole numbers whose products float32 holds exactly, so that both types see the same scores.
+    q, k = torch.randint(-22, 23, (2, 3, 2, 16, channels), generator=generator).float()
+    v = torch.randn(3, 2, 16, channels, generator=generator)
+    route = torch.randn(3, 3, generator=generator).softmax(-1)
+    scores = q @ k.mT / 2
+    assert scores.abs().max() > 500
+    cells = torch.rand(3, 16, generator=generator) > (0.5 if padded else -1)
+    values = [x.requires_grad_() for x in (q, k, v, route)]
+    wide = [x.detach().double().requires_grad_() for x in values]
+    ours = routed_attention(*values, Rings(side, orders), cells=cells, empty_window="uniform")
+    wanted = plain(*wide, side, orders, cells, "uniform")
+    assert ours.isfinite().all()
+    torch.testing.assert_close(ours.double(), wanted, rtol=0, atol=1e-5)
+    cotangent = torch.ones_like(ours)
+    found = torch.autograd.grad(ours, values, cotangent)
+    expected = torch.autograd.grad(wanted, wide, cotangent.double())
+    for one, other in zip(found, expected, strict=True):
+        assert one.isfinite().all()
+        torch.testing.assert_close(one.double(), other, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("mode", ["shared", "per_order"])
+@pytest.mark.parametrize("empty_window", ["zero", "uniform"])
+@pytest.mark.parametrize("scale", [1.0, 40.0])
+def test_gradients_are_right_with_dropout_and_padding(mode, empty_window, scale) -> None:
+    values = inputs(3, 3, 3, heads=1, channels=2)
+    values = [values[0].detach().mul(scale).requires_grad_(), *values[1:]]
+    cells = torch.tensor([[True] * 9, [True] + [False] * 8])
+    rings = double_rings(3, (2, 0, 1))
+
+    def run(*tensors):
+        torch.manual_seed(5)
+        return routed_attention(
+            *tensors,
+            rings,
+            cells=cells,
+            empty_window=empty_window,
+            dropout=0.3,
+            attn_dropout=mode,
+        )
+
+    assert torch.autograd.gradcheck(run, values, atol=1e-6)
+
+
+@pytest.mark.parametrize("mode", ["shared", "per_order"])
+def test_dropout_keeps_the_expected_value(mode: str) -> None:
+    q, k, v, route = (x.detach() for x in inputs(1, 3, 2, batch=1, heads=1, channels=2))
+    rings = double_rings(3, (0, 1))
+    torch.manual_seed(0)
+    repeat = [x.expand(8000, *x.shape[1:]) for x in (q, k, v, route)]
+    dropped = routed_attention(*repeat, rings, dropout=0.25, attn_dropout=mode)
+    whole = routed_attention(q, k, v, route, rings)
+    torch.testing.assert_close(dropped.mean(0), whole[0], rtol=0, atol=0.03)
+
+
+def test_one_mask_serves_all_orders_only_when_shared() -> None:
+    """With values = identity the output is the map, whose dropped elements are zeros."""
+    size, rate = 16, 0.5
+    q = torch.zeros(64, 1, size, size)
+    v = torch.eye(size).expand(64, 1, size, size)
+    route = torch.full((64, 3), 1 / 3)
+    rings = Rings(4, (0, 3, 2))  # order 3 is the whole grid too
+    torch.manual_seed(0)
+    shared = routed_attention(q, q, v, route, rings, dropout=rate)
+    each = routed_attention(q, q, v, route, rings, dropout=rate, attn_dropout="per_order")
+    inner = ((rings.member @ rings.nested) > 0).all(-1).expand_as(shared)  # seen by all orders
+    assert abs(float((shared[inner] == 0).float().mean()) - rate) < 0.02
+    assert abs(float((each[inner] == 0).float().mean()) - rate**3) < 0.02
+
+
+def test_keep_mask_keeps_the_share_it_says() -> None:
+    torch.manual_seed(0)
+    keep = keep_mask((7, 11, 1001), 0.1, torch.device("cpu"))
+    assert keep.shape == (7, 11, 1001)
+    assert abs(float(keep.float().mean()) - kept_share(0.1)) < 0.005
+    assert abs(kept_share(0.1) - 0.9) < 1e-5
+    assert keep_mask((5,), 0.0, torch.device("cpu")).all()
+
+
+@pytest.mark.parametrize(
+    ("orders", "message"),
+    [((0, 1, 1), "duplicates"), ((0, 5), "past a grid of 4x4"), ((), "one or more"), ((-1,), "0")],
+)
+def test_orders_that_make_no_sense_are_refused(orders, message) -> None:
+    with pytest.raises(ConfigError, match=message):
+        Rings(4, orders)

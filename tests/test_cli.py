@@ -81,7 +81,8 @@ def test_prepare_verify_info_on_real_questions(vqa_raw: Path, tmp_path: Path) ->
     assert "sound. " in proved.output
     assert "raw: not checked" in proved.output
     assert json.loads(invoke(data, "verify", "--store", store, "--json").output)["sound"] is True
-    told = invoke(data, "info", "--store", store)
+    assert invoke(data, "verify", store).output == proved.output
+    told = invoke(data, "info", store)
     assert "8x8 cells x 12, float16" in told.output
     assert "ten annotators: soft targets, official VQA accuracy" in told.output
     plain = json.loads(invoke(data, "info", "--store", store, "--json").output)

@@ -90,11 +90,12 @@ class TrainingProgress:
     def __enter__(self) -> TrainingProgress:
         if sys.stderr.isatty() and not self.quiet:
             from rich.console import Console
-            from rich.progress import BarColumn, Progress, TextColumn
+            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-            self._bar = Progress(
+            self._bar = Progress(  # fits in 80 columns
                 TextColumn("{task.description}"),
-                BarColumn(bar_width=24),
+                BarColumn(bar_width=8),
+                MofNCompleteColumn(),
                 TextColumn("{task.fields[facts]}"),
                 console=Console(stderr=True),
             )
@@ -129,7 +130,7 @@ class TrainingProgress:
         if self._bar is not None and self._task is not None:
             self._bar.update(
                 self._task,
-                description=f"epoch {told.epoch}/{told.epochs} {told.stage}",
+                description=f"{told.stage} {told.epoch}/{told.epochs}",
                 completed=told.step,
                 total=told.steps,
                 facts=facts,
@@ -151,9 +152,9 @@ class TrainingProgress:
 def _facts(told: Told) -> str:
     if told.stage != "train":
         return ""
-    loss = "" if told.loss is None else f"loss {told.loss:.3f}, "
+    loss = "" if told.loss is None else f"loss {told.loss:.2f} "
     return (
-        f"{loss}lr {told.learning_rate:.2g}, {told.samples_per_s:,.0f} samples/s, waiting for data "
+        f"{loss}lr {told.learning_rate:.0e} {told.samples_per_s:,.0f}/s, data wait "
         f"{100 * told.data_wait_share:.0f} %, {duration(told.eta_s)} left"
     )
 
@@ -162,7 +163,7 @@ def _epoch_line(told: Told, last: Told | None) -> str:
     parts = [f"epoch {told.epoch}/{told.epochs}: loss {told.loss or 0:.4f}"]
     if last is not None:
         parts.append(f"{last.samples_per_s:,.0f} samples/s")
-        parts.append(f"waiting for data {100 * last.data_wait_share:.1f} %")
+        parts.append(f"data wait {100 * last.data_wait_share:.1f} %")
     if told.scores is not None:
         parts.append(told.scores.summary())
     return ", ".join(parts)

@@ -271,6 +271,16 @@ def test_bad_feature_file_is_named_and_leaves_no_store(
     assert not list((tmp_path / "s").rglob("*.partial"))
 
 
+def test_failure_before_the_first_shard_leaves_nothing(raw: Path, tmp_path: Path) -> None:
+    change_feature(raw, save(nan_grid()))
+    for store in (tmp_path / "s", tmp_path / "mine"):
+        (tmp_path / "mine").mkdir(exist_ok=True)
+        with pytest.raises(RawDataError, match="NaN"):
+            prepare(config(raw, store, shard_images=None))
+    assert not (tmp_path / "s").exists()
+    assert list((tmp_path / "mine").iterdir()) == []
+
+
 def questions_file(raw: Path, image_split: str = "train2014") -> Path:
     return raw / f"vqa/raw/v2_OpenEnded_mscoco_{image_split}_questions.json"
 

@@ -111,13 +111,12 @@ def test_a_wrong_value_is_named_with_what_was_expected(one: str, message: str) -
 
 
 def test_every_problem_stands_in_one_message() -> None:
-    values = load_preset("easy-vqa") | {"store": "x", "epoch": 3, "loss": "mse"}
-    del values["optim"]
+    values = load_preset("easy-vqa") | {"epoch": 3, "loss": "mse"}
     with pytest.raises(ConfigError) as caught:
         config_from(TrainConfig, values)
     message = str(caught.value)
     assert "epoch is no setting (did you mean schedule.epochs?)" in message
-    assert "optim is missing" in message
+    assert "store is missing" in message
     assert "loss is 'mse', expected 'bce-sum' or 'ce-sum'" in message
     assert "\n" not in message
 
@@ -143,3 +142,10 @@ def test_every_setting_of_a_preset_can_be_set() -> None:
 def test_reading_a_config_does_not_import_torch() -> None:
     program = "import sys, trar.trainer.config; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
+def test_a_config_is_complete_with_a_store_alone(shared_store: FeatureStore) -> None:
+    config = TrainConfig(store=str(shared_store.path), preset="easy-vqa", optim={"lr": 0.5})
+    whole = build_config(shared_store.path, preset="easy-vqa", sets=["optim.lr=0.5"])
+    assert config == whole
+    assert config.optim.betas == (0.9, 0.98)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trar.errors import ConfigError
+from trar.trainer.ops import rings as rings_module
 from trar.trainer.ops.dropout import keep_mask, kept_share
 from trar.trainer.ops.rings import Rings
 from trar.trainer.ops.routed import routed_attention
@@ -41,9 +44,19 @@ def double_rings(side, orders):
     return Rings(side, orders).double()
 
 
-@settings(deadline=None, max_examples=40)
-@given(st.data())
-def test_equals_a_plain_loop_over_orders_with_all_gradients(data) -> None:
+@contextlib.contextmanager
+def only(maxima_of_windows: bool):
+    """With True, the form for scores far apart, which other devices than the CPU always use."""
+    with pytest.MonkeyPatch.context() as patch:
+        if maxima_of_windows:
+            patch.setattr(rings_module, "_joint_softmax", lambda *_: None)
+        yield
+
+
+@pytest.mark.parametrize("maxima_of_windows", [False, True])
+@settings(deadline=None, max_examples=30)
+@given(data=st.data())
+def test_equals_a_plain_loop_over_orders_with_all_gradients(maxima_of_windows, data) -> None:
     side = data.draw(st.integers(1, 5))
     orders = data.draw(
         st.lists(st.integers(0, side - 1), min_size=1, max_size=4, unique=True), "orders"
@@ -56,9 +69,10 @@ def test_equals_a_plain_loop_over_orders_with_all_gradients(data) -> None:
     cells = torch.rand(2, side * side, generator=torch.Generator().manual_seed(seed)) >= padded
     rings = double_rings(side, orders)
 
-    ours = routed_attention(
-        *values, rings, cells=None if padded == 0 else cells, empty_window=empty_window
-    )
+    with only(maxima_of_windows):
+        ours = routed_attention(
+            *values, rings, cells=None if padded == 0 else cells, empty_window=empty_window
+        )
     wanted = plain(*values, side, orders, cells, empty_window)
     torch.testing.assert_close(ours, wanted, rtol=0, atol=1e-12)
     cotangent = torch.cos(torch.arange(ours.numel(), dtype=torch.float64)).view_as(ours)
@@ -96,10 +110,11 @@ def test_scores_of_a_thousand_are_exact_in_float32(padded: bool) -> None:
 
 @pytest.mark.parametrize("mode", ["shared", "per_order"])
 @pytest.mark.parametrize("empty_window", ["zero", "uniform"])
-@pytest.mark.parametrize("scale", [1.0, 40.0])
-def test_gradients_are_right_with_dropout_and_padding(mode, empty_window, scale) -> None:
+@pytest.mark.parametrize("maxima_of_windows", [False, True])
+def test_gradients_are_right_with_dropout_and_padding(
+    mode, empty_window, maxima_of_windows
+) -> None:
     values = inputs(3, 3, 3, heads=1, channels=2)
-    values = [values[0].detach().mul(scale).requires_grad_(), *values[1:]]
     cells = torch.tensor([[True] * 9, [True] + [False] * 8])
     rings = double_rings(3, (2, 0, 1))
 
@@ -114,7 +129,8 @@ def test_gradients_are_right_with_dropout_and_padding(mode, empty_window, scale)
             attn_dropout=mode,
         )
 
-    assert torch.autograd.gradcheck(run, values, atol=1e-6)
+    with only(maxima_of_windows):
+        assert torch.autograd.gradcheck(run, values, atol=1e-6)
 
 
 @pytest.mark.parametrize("mode", ["shared", "per_order"])

@@ -102,13 +102,14 @@ def prepare(split: str | None, **settings: Any) -> None:
 
 
 @click.command()
+@click.argument("place", metavar="[STORE]", type=PATH, required=False)
 @store_option
 @json_option
-def verify(store: Path, dataset: str | None, as_json: bool) -> None:
+def verify(place: Path | None, store: Path, dataset: str | None, as_json: bool) -> None:
     """Prove a store sound: every file against its digest, every question against its image,
     answers and words.
 
-    Exits 0 when sound and 1 when not, with one line for each problem.
+    Exits 0 when sound and 1 when not, with one line for each problem. STORE is short for --store.
 
     \b
     Example: trar-data verify --store ./features
@@ -118,7 +119,7 @@ def verify(store: Path, dataset: str | None, as_json: bool) -> None:
     from trar.features.schema import find_dataset, read_meta
     from trar.fileio import human_bytes
 
-    folder = find_dataset(store, dataset)
+    folder = find_dataset(place or store, dataset)
     with WorkProgress() as progress:
         problems = verify_store(folder, progress=progress)
     meta = read_meta(folder)
@@ -152,10 +153,13 @@ def verify(store: Path, dataset: str | None, as_json: bool) -> None:
 
 
 @click.command()
+@click.argument("place", metavar="[STORE]", type=PATH, required=False)
 @store_option
 @json_option
-def info(store: Path, dataset: str | None, as_json: bool) -> None:
+def info(place: Path | None, store: Path, dataset: str | None, as_json: bool) -> None:
     """What a store holds: splits, counts, sizes, and what it was made from.
+
+    STORE is short for --store.
 
     \b
     Example: trar-data info --store ./features
@@ -164,7 +168,7 @@ def info(store: Path, dataset: str | None, as_json: bool) -> None:
     from trar.features import FeatureStore
     from trar.features.summary import summary_json, summary_rows
 
-    opened = FeatureStore(store, dataset)
+    opened = FeatureStore(place or store, dataset)
     if as_json:
         click.echo(json.dumps(summary_json(opened), indent=1))
     else:

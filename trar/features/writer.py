@@ -146,6 +146,7 @@ class StoreWriter:
         self.folder = folder
         self.backend = ZarrBackend(folder)
         self._files: dict[str, FileEntry] = {}
+        self._new = [path for path in (folder, folder.parent) if not path.exists()]
         with disk_errors(folder):
             (folder / WORK_FOLDER).mkdir(parents=True, exist_ok=True)
             self._lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -157,12 +158,19 @@ class StoreWriter:
                 f"{folder}: another trar-data is writing this dataset; wait for it to end, "
                 "or choose another --store"
             ) from None
+        for partial in (folder / WORK_FOLDER).glob("*.partial"):
+            partial.unlink()  # of a killed writer: the hold says that nobody else is writing
 
     def __enter__(self) -> StoreWriter:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """After an error finished shards stay for the next run; without any, nothing stays."""
         os.close(self._lock)
+        if kind is not None and self._new and not any((self.folder / WORK_FOLDER).iterdir()):
+            shutil.rmtree(self.folder)
+            for parent in self._new[1:]:
+                parent.rmdir()
 
     def keep(self, files: dict[str, FileEntry]) -> None:
         """Count the files of an earlier, finished store as part of this one."""

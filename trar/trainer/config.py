@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import copy
 import difflib
-import json
 import re
 from collections.abc import Mapping, Sequence
 from importlib import resources
@@ -25,6 +24,7 @@ from trar.features.schema import find_dataset, read_meta
 DEFAULT_SEED = 20211010
 _PRESET_OF_DATASET = {"easy-vqa": "easy-vqa"}
 _FALLBACK_PRESET = "vqa-soft-avg"
+_PRESET_KEYS = {"model", "data", "loss", "optim", "schedule", "temperature"}
 
 Positive = Annotated[int, Field(ge=1)]
 NotNegative = Annotated[int, Field(ge=0)]
@@ -108,7 +108,8 @@ class TemperatureSettings(_Section):
 
 
 class TrainConfig(_Section):
-    """One training run. Make it with ``build_config``, which fills the sections from a preset.
+    """One training run. What is not given comes from the preset, which is the store's own unless
+    named: ``TrainConfig(store="features")`` is complete.
 
     ``split`` is a sum of question splits (``train+val+vg``); ``eval_split`` is scored after each
     epoch; ``threads`` None leaves torch's own choice; ``log_steps`` is how often a line of
@@ -133,6 +134,24 @@ class TrainConfig(_Section):
     schedule: ScheduleSettings
     temperature: TemperatureSettings
 
+    @model_validator(mode="before")
+    @classmethod
+    def _complete(cls, given: Any) -> Any:
+        """Fill in the preset around what is given, section by section."""
+        if not isinstance(given, Mapping) or "store" not in given:
+            return given
+        values = dict(given)
+        if not values.keys() >= _PRESET_KEYS:
+            preset = given.get("preset") or _preset_for(Path(given["store"]), given.get("dataset"))
+            values = {**load_preset(preset), "preset": preset}
+            for name, value in given.items():
+                before = values.get(name)
+                if isinstance(before, dict) and isinstance(value, Mapping):
+                    values[name] = before | dict(value)
+                else:
+                    values[name] = value
+        return _as_python(values)
+
     @property
     def splits(self) -> list[str]:
         """The question splits that ``split`` adds up."""
@@ -154,14 +173,29 @@ def build_config(
         ConfigError: an unknown name, or a value of the wrong type or range.
         StoreError: no preset was named and there is no store to choose one for.
     """
-    if preset is None:
-        preset = default_preset(read_meta(find_dataset(Path(store), dataset)).dataset)
+    preset = preset or _preset_for(Path(store), dataset)
     values = load_preset(preset)
     run = {"store": str(store), "dataset": dataset, "preset": preset, **settings}
     values |= {name: value for name, value in run.items() if value is not None}
     config = config_from(TrainConfig, apply_sets(values, sets))
     split_names(config.split)
     return config
+
+
+def _preset_for(store: Path, dataset: str | None) -> str:
+    return default_preset(read_meta(find_dataset(store, dataset)).dataset)
+
+
+def _as_python(values: dict[str, Any]) -> dict[str, Any]:
+    """YAML's lists and texts as the tuples and paths that strict validation wants."""
+    paths = {name: Path(values[name]) for name in ("store", "runs") if name in values}
+    return {name: _tuples(value) for name, value in values.items()} | paths
+
+
+def _tuples(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _tuples(one) for name, one in value.items()}
+    return tuple(value) if isinstance(value, list) else value
 
 
 def default_preset(dataset: str) -> str:
@@ -231,8 +265,7 @@ def config_from(kind: type[Settings], values: Mapping[str, Any]) -> Settings:
         ConfigError: every problem in one message, each with its dotted name.
     """
     try:
-        # JSON is the mode in which pydantic is strict about numbers yet takes lists for tuples
-        return kind.model_validate_json(json.dumps(values, default=str))
+        return kind.model_validate(dict(values))
     except ValidationError as error:
         raise ConfigError("; ".join(_explain(dict(one)) for one in error.errors())) from None
 

@@ -109,12 +109,9 @@ def ring_softmax(scores: Tensor, rings: Rings, empty: Tensor | None) -> RingSoft
     above the smallest number; where a window far below the row's maximum does not, each ring is
     taken relative to the maximum of its own window, which is exact at any distance.
     """
-    if scores.device.type == "cpu":  # elsewhere looking at the result would stall the queue
-        terms = scores.softmax(-1)
-        total = rings.sums(terms) @ rings.nested
-        enough = total >= torch.finfo(total.dtype).tiny ** 0.5
-        if bool((enough if empty is None else enough | empty).all()):
-            return RingSoftmax(terms, rings.nested, _inverse(total, empty))
+    joint = _joint_softmax(scores, rings, empty)
+    if joint is not None:
+        return joint
     top = _window_maxima(scores, rings)
     shift = (top.unsqueeze(-1) - top.unsqueeze(-2)).masked_fill_(rings.nested == 0, -torch.inf)
     shift = shift.exp_()
@@ -122,6 +119,18 @@ def ring_softmax(scores: Tensor, rings: Rings, empty: Tensor | None) -> RingSoft
     terms = terms.exp_()
     total = (rings.sums(terms).unsqueeze(-2) @ shift).squeeze(-2)
     return RingSoftmax(terms, shift, _inverse(total, empty))
+
+
+def _joint_softmax(scores: Tensor, rings: Rings, empty: Tensor | None) -> RingSoftmax | None:
+    """The windows as shares of one softmax, or None where that would not be exact."""
+    if scores.device.type != "cpu":  # looking at a result would stall the device's queue
+        return None
+    terms = scores.softmax(-1)
+    total = rings.sums(terms) @ rings.nested
+    enough = total >= torch.finfo(total.dtype).tiny ** 0.5
+    if not bool((enough if empty is None else enough | empty).all()):
+        return None
+    return RingSoftmax(terms, rings.nested, _inverse(total, empty))
 
 
 def _inverse(total: Tensor, empty: Tensor | None) -> Tensor:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from disk import mounted
 from raw_data import write_vqa_raw
 from stores import make_store
 
@@ -37,3 +39,9 @@ def vqa_store(vqa_raw: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     store = tmp_path_factory.mktemp("store") / "features"
     prepare(PrepareConfig(raw=vqa_raw, store=store, shard_images=20, workers=0))
     return store
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A real file system of 3 MiB."""
+    yield from mounted(tmp_path / "disk")

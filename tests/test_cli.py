@@ -233,3 +233,23 @@ def test_ctrl_c_in_prepare_says_how_to_go_on(
         assert again.exit_code == 0, again.output
         assert tree(store) == tree(vqa_store)
         assert len(image_ids("train2014")) > 20
+
+
+def test_ctrl_c_in_training_says_how_to_go_on(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    command = [Path(sysconfig.get_path("scripts")) / "trar", "train", "--store", store, *SMALL[:-3]]
+    process = subprocess.Popen(
+        [sys.executable, *map(str, command), "--set=schedule.epochs=50"],
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    runs = tmp_path / "runs/vqa-soft-avg"
+    wait_until(lambda: runs.is_dir() and checkpoints_in(runs), process)
+    os.killpg(process.pid, signal.SIGINT)
+    error = process.communicate(timeout=60)[1]
+    assert process.returncode == 130, error
+    assert "epochs are finished; continue with the same command and --run vqa-soft-avg" in error
+    assert "Traceback" not in error

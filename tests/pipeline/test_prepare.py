@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from disk import fill
 from raw_data import edit_json, grid_features, image_ids, tree, write_features
 
 from trar.errors import ConfigError, DiskError, RawDataError, StoreError
@@ -406,29 +407,6 @@ def test_options_that_do_not_fit(vqa_raw: Path, vqa_store: Path, tmp_path: Path)
     shutil.copytree(vqa_store, tmp_path / "old")
     with pytest.raises(StoreError, match=r"holds 64 x 12 float16 features, this prepare would"):
         prepare(config(vqa_raw, tmp_path / "old", split="val", dtype="float32"))
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path):
-    """A real file system of 3 MiB; mounting it needs root."""
-    place = tmp_path / "disk"
-    place.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(place)]
-    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True, check=False).returncode:
-        pytest.skip("mounting a small file system is not allowed here")
-    yield place
-    subprocess.run(["umount", str(place)], check=True)
-
-
-def fill(place: Path) -> Path:
-    """Leave no byte free."""
-    ballast = place / "ballast"
-    with ballast.open("wb", buffering=0) as file:
-        while True:
-            try:
-                file.write(bytes(4096))
-            except OSError:
-                return ballast
 
 
 def test_too_small_disk_is_refused_before_the_first_byte(vqa_raw: Path, small_disk: Path) -> None:

@@ -15,11 +15,12 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from disk import fill
 from safetensors.torch import load_file
 from stores import StorePlan, make_store
 from training import small_config
 
-from trar.errors import CheckpointError, ConfigError, StoreError, TrarError
+from trar.errors import CheckpointError, ConfigError, DiskError, StoreError, TrarError
 from trar.features.reader import FeatureStore
 from trar.trainer.checkpoint import load_checkpoint
 from trar.trainer.config import TrainConfig
@@ -329,3 +330,36 @@ def test_the_log_is_json_lines(shared_store: FeatureStore, tmp_path: Path) -> No
     for line in (result.run / "log.jsonl").read_text().splitlines():
         assert isinstance(json.loads(line), dict)
     assert isinstance(load_checkpoint(result.run).config, TrainConfig)
+
+
+def test_a_disk_that_fills_up_keeps_the_last_checkpoint(
+    shared_store: FeatureStore, small_disk: Path
+) -> None:
+    config = small_config(shared_store.path, small_disk / "runs", "schedule.epochs=3")
+
+    def fill_after_the_first_epoch(told: Progress) -> None:
+        if told.stage == "epoch" and told.epoch == 1:
+            fill(small_disk)
+
+    with pytest.raises(DiskError, match="No space left on device; free some space"):
+        train(config, fill_after_the_first_epoch)
+    (run,) = (small_disk / "runs").iterdir()
+    assert not list(run.glob("*.partial"))
+    assert load_checkpoint(run).epoch == 1
+    (small_disk / "ballast").unlink()
+    assert load_checkpoint(train(config, resume="auto").checkpoint).epoch == 3
+
+
+def test_hard_routing_resumes_to_the_same_bits(shared_store: FeatureStore, tmp_path: Path) -> None:
+    """Its noise is a function of (seed, step) as well, and its temperature changes by epoch."""
+    sets = ("schedule.epochs=3", "model.routing=hard", "temperature.policy=1", "model.dropout=0.1")
+    whole = train(small_config(shared_store.path, tmp_path / "whole", *sets))
+    config = small_config(shared_store.path, tmp_path / "parts", *sets)
+    with pytest.raises(KeyboardInterrupt):
+        train(config, Stop(2, 2, KeyboardInterrupt))
+    parts = train(config, resume="auto")
+    assert same_tensors(whole.checkpoint, parts.checkpoint)
+    assert (
+        load_file(parts.checkpoint)["model.temperature"]
+        == load_file(whole.checkpoint)["model.temperature"]
+    )

@@ -14,11 +14,12 @@ PATH = click.Path(path_type=Path)
 
 @contextlib.contextmanager
 def on_stop(hint: str) -> Iterator[None]:
-    """Say what Ctrl-C left behind and how to go on."""
+    """Say what Ctrl-C left behind and how to go on; work that knows better than ``hint`` says so
+    in a note on the KeyboardInterrupt."""
     try:
         yield
-    except KeyboardInterrupt:
-        click.echo(f"\n{hint}", err=True)
+    except KeyboardInterrupt as stop:
+        click.echo("\n" + "\n".join(getattr(stop, "__notes__", [hint])), err=True)
         raise click.Abort from None
 
 

@@ -68,10 +68,7 @@ def train(
     from trar.trainer import train as run_training
 
     config = build_config(store, dataset=dataset, preset=preset, sets=sets, **settings)
-    stopped = (
-        "Stopped. Finished epochs are kept: run the same command again with --resume auto to go on."
-    )
-    with on_stop(stopped), TrainingProgress(quiet=as_json) as progress:
+    with on_stop("Stopped before training began."), TrainingProgress(quiet=as_json) as progress:
         result = run_training(config, progress, resume=resume)
     if as_json:
         report = {

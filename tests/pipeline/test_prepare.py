@@ -100,6 +100,13 @@ def test_published_dictionary_is_taken_as_it_is(vqa_raw: Path, tmp_path: Path) -
     assert verify_store(tmp_path / "s") == []
 
 
+def test_frozen_dictionary_is_not_replaced(vqa_raw: Path, vqa_store: Path, tmp_path: Path) -> None:
+    published = Path(__file__).parents[1] / "data/answers/answer_dict.json"
+    shutil.copytree(vqa_store, tmp_path / "s")
+    with pytest.raises(StoreError, match=r"answer dictionary \(\d+ answers\) is frozen"):
+        prepare(config(vqa_raw, tmp_path / "s", answers=published))
+
+
 def test_workers_and_order_of_splits_give_the_same_bytes(
     vqa_raw: Path, vqa_store: Path, tmp_path: Path
 ) -> None:

@@ -53,14 +53,14 @@ def prepare(config: PrepareConfig, progress: Progress = lambda *_: None) -> Prep
     begin = time.perf_counter()
     plan = make_plan(config)
     changes = find_changes(plan)
-    if plan.existing is not None and not changes.splits:
-        return PrepareResult(plan.folder, plan.existing, [], plan.splits)
     warnings: list[str] = []
     if plan.existing is None:
         dictionaries = build_dictionaries(plan.source, config.answers)
         warnings += filter(None, [plan.source.vocabulary_note()])
     else:
-        dictionaries = load_dictionaries(plan.folder, plan.existing)
+        dictionaries = load_dictionaries(plan.folder, plan.existing, config.answers)
+        if not changes.splits:
+            return PrepareResult(plan.folder, plan.existing, [], plan.splits)
     finished, tasks = _shard_work(plan, changes)
     _check_space(plan, tasks)
     with StoreWriter(plan.folder) as writer:

@@ -64,8 +64,12 @@ def build_dictionaries(source: Source, answers_file: Path | None) -> Dictionarie
     )
 
 
-def load_dictionaries(folder: Path, meta: StoreMeta) -> Dictionaries:
-    """Those of a finished store, unchanged."""
+def load_dictionaries(folder: Path, meta: StoreMeta, answers_file: Path | None) -> Dictionaries:
+    """Those of a finished store, unchanged.
+
+    Raises:
+        StoreError: they cannot be read, or another answer dictionary is asked for.
+    """
     vocabulary_entry = meta.vocabularies[TOKENIZER]
     answers_entry = meta.answer_schemes[SCHEME]
     try:
@@ -79,6 +83,11 @@ def load_dictionaries(folder: Path, meta: StoreMeta) -> Dictionaries:
         raise StoreError(
             f"{folder}: its vocabulary or answers cannot be read ({error}); run trar-data verify"
         ) from error
+    if answers_file is not None and _read_answers(answers_file).digest != answers.digest:
+        raise StoreError(
+            f"{folder}: its answer dictionary ({len(answers):,} answers) is frozen and is not that "
+            f"of {answers_file}; leave --answers out, or prepare into another --store"
+        )
     return Dictionaries(vocabulary, vocabulary_entry, answers, answers_entry)
 
 

@@ -106,9 +106,9 @@ def prepare(split: str | None, **settings: Any) -> None:
 @store_option
 @json_option
 def verify(place: Path | None, store: Path, dataset: str | None, as_json: bool) -> None:
-    """Prove a store sound: every file against its digest, every question against its image,
-    answers and words.
+    """Prove a store sound, or name each problem.
 
+    Every file is compared with its digest, every question with its image, answers and words.
     Exits 0 when sound and 1 when not, with one line for each problem. STORE is short for --store.
 
     \b
@@ -157,9 +157,9 @@ def verify(place: Path | None, store: Path, dataset: str | None, as_json: bool) 
 @store_option
 @json_option
 def info(place: Path | None, store: Path, dataset: str | None, as_json: bool) -> None:
-    """What a store holds: splits, counts, sizes, and what it was made from.
+    """Show what a store holds.
 
-    STORE is short for --store.
+    Splits, counts, sizes, and what it was made from. STORE is short for --store.
 
     \b
     Example: trar-data info --store ./features

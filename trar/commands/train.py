@@ -54,7 +54,7 @@ def train(
     as_json: bool,
     **settings: Any,
 ) -> None:
-    """Train a model on a feature store and score it after every epoch.
+    """Train a model on a store, scored every epoch.
 
     The run's folder gets the effective config, a log, and checkpoints; an existing run is never
     overwritten.
@@ -109,7 +109,7 @@ def evaluate(
     device: str,
     as_json: bool,
 ) -> None:
-    """Score a checkpoint by the dataset's official metric.
+    """Score a checkpoint by the official metric.
 
     CHECKPOINT is a file, or a run's folder (its last epoch); without it the newest run is taken.
 
@@ -193,7 +193,7 @@ def predict(
     out: Path | None,
     device: str,
 ) -> None:
-    """Answer every question of a split and write the file that EvalAI takes.
+    """Write the answers to a split as EvalAI takes them.
 
     EvalAI wants all questions of test2015, also in its test-dev phase: --split test.
 

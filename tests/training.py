@@ -19,6 +19,7 @@ SMALL = (
     "data.eval_batch_size=32",
     "optim.lr=0.005",
     "schedule.epochs=3",
+    "schedule.warmup_epochs=1",
     "schedule.decay_epochs=[2]",
     "log_steps=3",
 )

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -120,6 +122,16 @@ def test_workers_and_order_of_splits_give_the_same_bytes(
     assert before.items() - tree(tmp_path / "parts").items() == {
         ("vqa/store.json", before["vqa/store.json"])
     }
+
+
+def test_workers_start_beside_another_dask_cluster(vqa_raw: Path, tmp_path: Path) -> None:
+    """Its dashboard holds port 8787; ours must neither want it nor be open to the network."""
+    with contextlib.closing(socket.socket()) as other:
+        with contextlib.suppress(OSError):  # somebody else has it: just as good
+            other.bind(("0.0.0.0", 8787))
+            other.listen()
+        prepare(config(vqa_raw, tmp_path / "s", split="val", workers=2))
+    assert verify_store(tmp_path / "s") == []
 
 
 def test_second_run_does_nothing(vqa_raw: Path, tmp_path: Path) -> None:

@@ -22,6 +22,8 @@ Table = Mapping[str, NDArray[Any]]
 class Backend(Protocol):
     """Reads and writes the arrays of one dataset folder."""
 
+    def __init__(self, folder: Path) -> None: ...
+
     def create_images(
         self, split: str, spec: FeatureSpec, ids: NDArray[np.int64], shard_images: int
     ) -> list[str]:

@@ -19,10 +19,10 @@ from numpy.typing import ArrayLike, NDArray
 from trar.errors import StoreError
 from trar.features.answers import AnswerDictionary
 from trar.features.chunk_table import ChunkTable, read_chunk_table
+from trar.features.containers import open_backend
 from trar.features.questions import AnswerTable, QuestionTable, Ragged, SparseTargets
 from trar.features.schema import StoreMeta, find_dataset, read_meta
 from trar.features.text import Vocabulary
-from trar.features.zarr_backend import ZarrBackend
 from trar.fileio import disk_errors
 
 Columns = TypeVar("Columns", AnswerTable, QuestionTable, Ragged, SparseTargets)
@@ -55,7 +55,7 @@ class FeatureStore:
     def __init__(self, path: str | os.PathLike[str], dataset: str | None = None) -> None:
         self.path = find_dataset(Path(path), dataset)
         self.meta: StoreMeta = read_meta(self.path)
-        self._backend = ZarrBackend(self.path)
+        self._backend = open_backend(self.path, self.meta.container)
         self._check_sizes()
         self._kept: dict[tuple[str, ...], Any] = {}
         self._files: dict[tuple[str, int], int] = {}

@@ -22,6 +22,7 @@ ARRAYS = "arrays.zarr"
 WORK_FOLDER = ".prepare"
 
 TargetRule = Literal["vqa", "exact"]
+Container = Literal["zarr"]
 
 
 class FileEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -98,7 +99,7 @@ class StoreMeta(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
 
     format_version: int
     dataset: str
-    container: Literal["zarr"]
+    container: Container
     feature: FeatureSpec
     image_splits: dict[str, ImageSplit]
     question_splits: dict[str, QuestionSplit]

@@ -14,7 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trar.errors import StoreError
+from trar.features.backend import Backend
 from trar.features.chunk_table import read_chunk_table
+from trar.features.containers import open_backend
 from trar.features.questions import AnswerTable, QuestionTable, Ragged, SparseTargets
 from trar.features.schema import (
     ARRAYS,
@@ -26,7 +28,6 @@ from trar.features.schema import (
     fingerprint,
     read_meta,
 )
-from trar.features.zarr_backend import ZarrBackend
 from trar.fileio import sha256_file
 
 
@@ -81,7 +82,7 @@ def _check_files(folder: Path, meta: StoreMeta, progress: Progress) -> Iterator[
 
 
 def _check_joins(folder: Path, meta: StoreMeta) -> Iterator[Problem]:
-    backend = ZarrBackend(folder)
+    backend = open_backend(folder, meta.container)
     for split, images in meta.image_splits.items():
         name = f"{ARRAYS}/images/{split}"
         try:
@@ -106,7 +107,7 @@ def _check_joins(folder: Path, meta: StoreMeta) -> Iterator[Problem]:
         yield from _check_questions(backend, meta, split)
 
 
-def _check_questions(backend: ZarrBackend, meta: StoreMeta, split: str) -> Iterator[Problem]:
+def _check_questions(backend: Backend, meta: StoreMeta, split: str) -> Iterator[Problem]:
     expected = meta.question_splits[split]
     name = f"{ARRAYS}/questions/{split}"
     try:
@@ -137,7 +138,7 @@ def _check_questions(backend: ZarrBackend, meta: StoreMeta, split: str) -> Itera
 
 
 def _check_answers(
-    backend: ZarrBackend, meta: StoreMeta, split: str, questions: int
+    backend: Backend, meta: StoreMeta, split: str, questions: int
 ) -> Iterator[Problem]:
     try:
         answers = AnswerTable.from_columns(backend.read_table(f"answers/{split}"))

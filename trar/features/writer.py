@@ -23,16 +23,17 @@ from numpy.typing import NDArray
 from trar.errors import StoreError
 from trar.features.backend import Table
 from trar.features.chunk_table import write_chunk_table
+from trar.features.containers import open_backend
 from trar.features.schema import (
     LOG_FILE,
     WORK_FOLDER,
+    Container,
     FeatureSpec,
     FileEntry,
     StoreMeta,
     fingerprint,
     write_meta,
 )
-from trar.features.zarr_backend import ZarrBackend
 from trar.fileio import atomic_write, disk_errors, sha256_file, sync_folder, write_json
 
 
@@ -66,6 +67,7 @@ class ShardPlace:
     shard: int
     shard_images: int
     spec: FeatureSpec
+    container: Container = "zarr"
 
     @property
     def receipt(self) -> Path:
@@ -81,7 +83,7 @@ def write_image_shard(place: ShardPlace, images: Iterable[PreparedImage], source
     Raises:
         DiskError: no space or no permission; nothing half-written is left.
     """
-    backend = ZarrBackend(place.folder)
+    backend = open_backend(place.folder, place.container)
     cells: list[NDArray[np.bool_]] = []
     largest, cast_error = 0.0, 0.0
 
@@ -142,9 +144,9 @@ class StoreWriter:
         DiskError: the folder cannot be made or written.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, container: Container = "zarr") -> None:
         self.folder = folder
-        self.backend = ZarrBackend(folder)
+        self.backend = open_backend(folder, container)
         self._files: dict[str, FileEntry] = {}
         self._new = [path for path in (folder, folder.parent) if not path.exists()]
         with disk_errors(folder):

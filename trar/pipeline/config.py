@@ -7,8 +7,6 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-DATASETS = ("vqa", "easy-vqa")
-
 
 class PrepareConfig(BaseModel):
     """Settings of one ``trar-data prepare``; every default is what the command line shows."""

@@ -102,7 +102,8 @@ def _local_workers(processes: int) -> Iterator[Any]:
         cluster = LocalCluster(  # type: ignore[no-untyped-call]
             n_workers=processes,
             threads_per_worker=1,
-            dashboard_address=None,
+            host="127.0.0.1",
+            dashboard_address="127.0.0.1:0",  # any free port: None would insist on 8787
             silence_logs="CRITICAL",
         )
     finally:

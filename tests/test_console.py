@@ -1,0 +1,69 @@
+"""Numbers and tables as a person reads them, and what a log gets of a long job."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from trar import console
+from trar.console import TrainingProgress, WorkProgress, duration, table
+from trar.fileio import human_bytes
+from trar.trainer.metrics.result import VqaScore
+from trar.trainer.progress import Progress
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.4, "0 s"), (59.4, "59 s"), (200, "3 min 20 s"), (7500, "2 h 5 min")],
+)
+def test_durations(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("size", "text"), [(0, "0 B"), (1023, "1023 B"), (262144, "256.0 KiB"), (53.7e9, "50.0 GiB")]
+)
+def test_sizes(size: float, text: str) -> None:
+    assert human_bytes(size) == text
+
+
+def test_table_aligns_numbers_to_the_right() -> None:
+    lines = table([("a", "1.50"), ("long name", "10.00")], header=("", "all")).splitlines()
+    assert lines == ["             all", "a           1.50", "long name  10.00"]
+
+
+def test_a_log_gets_a_line_now_and_then(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with WorkProgress("images") as progress:
+        progress("features", 1, 10)
+        assert capsys.readouterr().err == ""  # the first minute says nothing
+        monkeypatch.setattr(console, "_LINE_EVERY_S", 0.0)
+        progress("features", 5, 10)
+    line = capsys.readouterr().err
+    assert line.startswith("features: 5 of 10 ")
+    assert "images/s" in line
+    assert line.rstrip().endswith("left")
+
+
+def test_every_epoch_leaves_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+    run = Path("runs/x")
+    scores = VqaScore("official", 50.0, {"yes/no": 60.0}, {}, {1: 50.0})
+    with TrainingProgress() as progress:
+        progress(Progress("note", run, note="careful"))
+        progress(
+            Progress("train", run, 1, 2, 9, 9, loss=1.5, samples_per_s=1234, data_wait_share=0.014)
+        )
+        progress(Progress("epoch", run, 1, 2, loss=1.25, scores=scores))
+    assert capsys.readouterr().err == (
+        "Note: careful\n"
+        "epoch 1/2: loss 1.2500, 1,234 samples/s, data wait 1.4 %, 50.00 (yes/no 60.00), "
+        "1 question, official VQA rules of 2021\n"
+    )
+
+
+def test_json_output_keeps_quiet(capsys: pytest.CaptureFixture[str]) -> None:
+    with TrainingProgress(quiet=True) as progress:
+        progress(Progress("note", Path("x"), note="careful"))
+    assert capsys.readouterr().err == ""

@@ -296,6 +296,27 @@ def test_error_of_a_worker_process_arrives_whole(raw: Path, tmp_path: Path) -> N
     assert not (tmp_path / "s/vqa/store.json").exists()
 
 
+@pytest.mark.parametrize(
+    "changes", [{"dtype": "float32"}, {"limit": 30}, {"shard_images": 7}, {"split": "train"}]
+)
+def test_other_options_after_a_stop_remake_what_does_not_fit(
+    raw: Path, tmp_path: Path, changes: dict
+) -> None:
+    bad = raw / "vqa/feats/train2014" / f"{image_ids('train2014')[55]}.npy"
+    for path in bad.parent.glob(f"*{image_ids('train2014')[55]:012}*"):
+        path.unlink()
+    (bad.parent / f"{image_ids('train2014')[55]}.npz").unlink(missing_ok=True)
+    np.save(bad, nan_grid())
+    with pytest.raises(RawDataError, match="NaN"):
+        prepare(config(raw, tmp_path / "s"))
+    assert len(list((tmp_path / "s/vqa/.prepare").glob("*.json"))) == 2
+    np.save(bad, grid_features(image_ids("train2014")[55]))
+    prepare(config(raw, tmp_path / "s", **changes))
+    prepare(config(raw, tmp_path / "new", **changes))
+    assert tree(tmp_path / "s") == tree(tmp_path / "new")
+    assert verify_store(tmp_path / "s") == []
+
+
 def test_failure_before_the_first_shard_leaves_nothing(raw: Path, tmp_path: Path) -> None:
     change_feature(raw, save(nan_grid()))
     for store in (tmp_path / "s", tmp_path / "mine"):

@@ -7,6 +7,7 @@ of the file and of what it was made from; receipts let a stopped ``prepare`` go 
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import shutil
@@ -22,9 +23,11 @@ from numpy.typing import NDArray
 
 from trar.errors import StoreError
 from trar.features.backend import Table
+from trar.features.chunk_table import FOLDER as CHUNK_TABLES
 from trar.features.chunk_table import write_chunk_table
 from trar.features.containers import open_backend
 from trar.features.schema import (
+    ARRAYS,
     LOG_FILE,
     WORK_FOLDER,
     Container,
@@ -204,10 +207,22 @@ class StoreWriter:
         """Make the folder a store; ``meta``'s files and fingerprint are filled in here."""
         meta = msgspec.structs.replace(meta, files=dict(sorted(self._files.items())))
         meta = msgspec.structs.replace(meta, fingerprint=fingerprint(meta))
+        self._drop_leftovers()
         write_json(self.folder / LOG_FILE, log)
         write_meta(self.folder, meta)
         shutil.rmtree(self.folder / WORK_FOLDER)
         return meta
+
+    def _drop_leftovers(self) -> None:
+        """Remove what a stopped prepare of other splits left among the arrays: nothing lists it,
+        and nobody else may write there."""
+        for folder in (self.folder / ARRAYS, self.folder / CHUNK_TABLES):
+            for path in sorted(folder.rglob("*"), reverse=True):
+                if path.is_dir():
+                    with contextlib.suppress(OSError):  # it still holds files of the store
+                        path.rmdir()
+                elif path.relative_to(self.folder).as_posix() not in self._files:
+                    path.unlink()
 
     def _note(self, names: Iterable[str]) -> None:
         """Make files durable and remember their size and digest for ``store.json``."""

@@ -9,8 +9,8 @@ import msgspec
 
 from trar.errors import StoreError
 from trar.features.schema import LOG_FILE
-from trar.fileio import disk_errors, sha256_file
-from trar.pipeline.plan import Plan
+from trar.fileio import disk_errors, sha256_file, sha256_json
+from trar.pipeline.plan import ImagePlan, Plan
 
 
 @dataclass(frozen=True)
@@ -34,9 +34,7 @@ def find_changes(plan: Plan) -> Changes:
     """
     old, log = plan.existing, _read_log(plan)
     provenance = {split: _provenance(plan, split) for split in plan.splits}
-    sources = {
-        name: [part.fingerprint() for _, part in one.parts()] for name, one in plan.images.items()
-    }
+    sources = {name: _sources(plan, one) for name, one in plan.images.items()}
     if old is None:
         return Changes(plan.splits, list(plan.images), sources, provenance, {})
     for split in plan.splits:
@@ -58,6 +56,12 @@ def find_changes(plan: Plan) -> Changes:
         provenance,
         log,
     )
+
+
+def _sources(plan: Plan, images: ImagePlan) -> list[str]:
+    """What each shard is made from: its raw files, and the form that they are brought into."""
+    form = [len(images.images), images.shard_images, msgspec.to_builtins(plan.spec)]
+    return [sha256_json([part.fingerprint(), *form]) for _, part in images.parts()]
 
 
 def _provenance(plan: Plan, split: str) -> dict[str, Any]:

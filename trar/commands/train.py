@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any, Literal
 
@@ -63,6 +64,7 @@ def train(
     Example: trar train --store ./features
              trar train --store ./features --run first --resume auto
     """
+    _share_cores()
     from trar.console import TrainingProgress, duration
     from trar.trainer import build_config
     from trar.trainer import train as run_training
@@ -116,6 +118,7 @@ def evaluate(
     \b
     Example: trar eval runs/vqa-soft-avg --store ./features --split val
     """
+    _share_cores()
     from trar.console import WorkProgress, table
     from trar.features import FeatureStore
     from trar.trainer import blind_baseline, load_checkpoint
@@ -200,6 +203,7 @@ def predict(
     \b
     Example: trar predict runs/vqa-soft-avg --store ./features --split test
     """
+    _share_cores()
     from trar.console import WorkProgress
     from trar.features import FeatureStore
     from trar.trainer import load_checkpoint
@@ -219,6 +223,14 @@ def predict(
     path = out or loaded.path.parent / f"result-{split}.json"
     write_evalai(path, predictions.question_ids.tolist(), predictions.answers)
     click.echo(f"{path}: {len(predictions.answers):,} answers")
+
+
+def _share_cores() -> None:
+    """Let torch's waiting threads sleep instead of spin; to be called before torch is imported.
+
+    Spinning is 5 % faster on a quiet machine and many times slower beside another busy process.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 def _newest_run() -> Path:

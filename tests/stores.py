@@ -104,7 +104,7 @@ def _write_images(
         images = [_image(spec, int(c), rng) for c in colours[start : start + SHARD_IMAGES]]
         place = ShardPlace(writer.folder, split, shard, SHARD_IMAGES, spec)
         receipts.append(write_image_shard(place, images, "made by a test"))
-    writer.finish_images(split, receipts)
+    writer.finish_images(split, spec, receipts)
     return ImageSplit(len(colours), SHARD_IMAGES, sum(r.masked_cells for r in receipts), 1.0, 0.0)
 
 

@@ -144,7 +144,7 @@ def test_chunk_table_that_points_elsewhere(store: Path) -> None:
     seal(store)
     assert "differs from the shards' own indexes" in places(store)
     write_chunk_table(store, "val2014", ChunkTable(table.shard[:-1], table.offset[:-1]))
-    with pytest.raises(StoreError, match=rf"has {images - 1} images, store.json says {images}"):
+    with pytest.raises(StoreError, match=rf"has {images - 1} chunks, store.json says {images}"):
         read_chunk_table(store, "val2014", images)
 
 

@@ -24,16 +24,20 @@ def write_images(
     backend = ZarrBackend(folder)
     side = round(rows**0.5)
     spec = FeatureSpec(rows, width, dtype, (side, side))
-    files = backend.create_images("train", spec, np.arange(images) * 10, shard_images)
+    files = backend.create_images("train", spec, np.arange(images) * 10, shard_images, None)
     for shard, start in enumerate(range(0, images, shard_images)):
-        names = backend.shard_files("train", shard)
+        names = backend.shard_files("train", shard, spec)
         part = values[start : start + shard_images]
-        for name in names:
+        for name in names.values():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        backend.write_shard(folder / names[0], spec, iter(part), shard_images)
-        backend.write_cells(folder / names[1], part.any(axis=2), shard_images)
-        files += names
+        backend.write_shard(folder / names["features"], spec, iter(part), shard_images)
+        backend.write_side(folder / names["cells"], part.any(axis=2), shard_images)
+        files += names.values()
     return backend, files
+
+
+def shard_path(folder: Path, shard: int) -> Path:
+    return folder / f"arrays.zarr/images/train/features/c/{shard}/0/0"
 
 
 @settings(max_examples=20, deadline=None)
@@ -64,7 +68,7 @@ def test_zarr_python_reads_what_was_written(
     table = backend.resolve_chunks("train")
     row_bytes = values[0].nbytes
     for row in range(images):
-        path = folder / backend.shard_files("train", int(table.shard[row]))[0]
+        path = shard_path(folder, int(table.shard[row]))
         data = path.read_bytes()[table.offset[row] :][:row_bytes]
         np.testing.assert_array_equal(np.frombuffer(data, dtype), values[row].ravel())
 
@@ -92,8 +96,8 @@ def test_shard_bytes_equal_zarr_pythons_own(tmp_path: Path) -> None:
 
 def test_zarr_python_notices_a_flipped_byte(tmp_path: Path) -> None:
     values = np.ones((3, 4, 2), np.float16)
-    backend, _ = write_images(tmp_path, values, 3)
-    shard = tmp_path / backend.shard_files("train", 0)[0]
+    write_images(tmp_path, values, 3)
+    shard = shard_path(tmp_path, 0)
     data = bytearray(shard.read_bytes())
     data[5] ^= 1
     shard.write_bytes(data)
@@ -118,9 +122,9 @@ def test_damaged_index_is_named(tmp_path: Path) -> None:
 def test_absent_image_is_an_error_not_zeros(tmp_path: Path) -> None:
     values = np.ones((3, 4, 2), np.float16)
     backend, _ = write_images(tmp_path, values, 3)
-    shard = tmp_path / backend.shard_files("train", 0)[0]
+    shard = shard_path(tmp_path, 0)
     write_shard(shard, iter(values[:2]), "float16", 3)
-    with pytest.raises(StoreError, match="image row 2 is absent"):
+    with pytest.raises(StoreError, match="chunk 2 is absent"):
         backend.resolve_chunks("train")
 
 
@@ -135,11 +139,11 @@ def test_layout_of_another_tool_is_refused(tmp_path: Path) -> None:
 def test_same_form_keeps_shards_another_form_starts_anew(tmp_path: Path) -> None:
     values = np.ones((4, 4, 2), np.float16)
     backend, _ = write_images(tmp_path, values, 2)
-    shard = tmp_path / backend.shard_files("train", 1)[0]
+    shard = shard_path(tmp_path, 1)
     spec = FeatureSpec(4, 2, "float16", (2, 2))
-    backend.create_images("train", spec, np.arange(4), 2)
+    backend.create_images("train", spec, np.arange(4), 2, None)
     assert shard.exists()
-    backend.create_images("train", spec, np.arange(4), 4)
+    backend.create_images("train", spec, np.arange(4), 4, None)
     assert not shard.exists()
 
 

@@ -110,7 +110,7 @@ class AnswerDictionary:
         Under "vqa" normal forms are counted, as openvqa does with ``multiple_choice_answer``;
         under "exact" the answers as they stand, because that is how they are scored.
         """
-        answers = majority_answers if rule == "exact" else map(normalize_answer, majority_answers)
+        answers = map(normalize_answer, majority_answers) if rule == "vqa" else majority_answers
         return cls(tuple(answer for answer, n in Counter(answers).items() if n >= min_count))
 
     def __len__(self) -> int:
@@ -179,7 +179,8 @@ def soft_scores(
     "vqa": answers are counted by normal form; 1, 2, 3, 4 or more annotators give .3, .6, .9, 1.
     With ten annotators that is the official accuracy of the label (openvqa ``get_score``).
     "exact": each answer as it stands has 1.0, for sources with one answer per question, where
-    the counting rule would make a right answer worth 0.3.
+    the counting rule would make a right answer worth 0.3. ("labels" states scores itself: see
+    ``labelled_targets``.)
 
     Labels come in order of first appearance; answers outside the dictionary have none.
     """
@@ -190,14 +191,39 @@ def sparse_targets(
     answers_per_question: Iterable[Sequence[str]],
     dictionary: AnswerDictionary,
     rule: TargetRule = "vqa",
+    weight_one: bool = False,
 ) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.float32]]:
-    """``soft_scores`` of many questions as offsets (q + 1,), labels and scores (total,)."""
+    """``soft_scores`` of many questions as offsets (q + 1,), labels and scores (total,).
+
+    ``weight_one``: an answer of the dictionary has 1.0 however many gave it, for sources whose
+    questions have one answer beside sources with ten (Visual Genome).
+    """
     scorer = _Scorer(dictionary, rule)
     ends, labels, scores = [0], [], []
     for raw_answers in answers_per_question:
         for label, score in scorer.scores(raw_answers):
             labels.append(label)
-            scores.append(score)
+            scores.append(1.0 if weight_one else score)
+        ends.append(len(labels))
+    return np.array(ends, np.int64), np.array(labels, np.int32), np.array(scores, np.float32)
+
+
+def labelled_targets(
+    answers_per_question: Iterable[Sequence[str]],
+    scores_per_question: Iterable[Sequence[float]],
+    dictionary: AnswerDictionary,
+) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.float32]]:
+    """Targets whose scores the raw file states (LXMERT's ``label``), as ``sparse_targets``.
+
+    Answers are looked up as they stand; zero scores and answers outside the dictionary have none.
+    """
+    ends, labels, scores = [0], [], []
+    for answers, stated in zip(answers_per_question, scores_per_question, strict=True):
+        for answer, score in zip(answers, stated, strict=True):
+            label = dictionary.index.get(answer)
+            if label is not None and score > 0:
+                labels.append(label)
+                scores.append(score)
         ends.append(len(labels))
     return np.array(ends, np.int64), np.array(labels, np.int32), np.array(scores, np.float32)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,31 +19,56 @@ from trar.features.schema import FeatureSpec, FileEntry
 Table = Mapping[str, NDArray[Any]]
 
 
+class ImageTable(NamedTuple):
+    """What is kept of an image split beside its features, n images in row order.
+
+    ``ids`` (n,) int64 ascending. ``cells`` (n, rows) bool: True where a row holds features and
+    False where it is padding; None where ragged. ``offsets`` (n + 1,) int64: the flat rows of
+    image i are offsets[i]:offsets[i + 1]; None where not ragged. ``sizes`` (n, 2) int32: height and
+    width in pixels, zeros where unknown; None in a store without boxes.
+    """
+
+    ids: NDArray[np.int64]
+    cells: NDArray[np.bool_] | None
+    offsets: NDArray[np.int64] | None
+    sizes: NDArray[np.int32] | None
+
+
 class Backend(Protocol):
     """Reads and writes the arrays of one dataset folder."""
 
     def __init__(self, folder: Path) -> None: ...
 
     def create_images(
-        self, split: str, spec: FeatureSpec, ids: NDArray[np.int64], shard_images: int
+        self,
+        split: str,
+        spec: FeatureSpec,
+        ids: NDArray[np.int64],
+        shard_images: int,
+        offsets: NDArray[np.int64] | None,
     ) -> list[str]:
-        """Write an image split's descriptions and ids, keeping shards that are there already;
-        returns the files that this call answers for."""
+        """Write an image split's descriptions, ids and, where ragged, offsets, keeping shards that
+        are there already; returns the files that this call answers for."""
 
-    def shard_files(self, split: str, shard: int) -> tuple[str, str]:
-        """The file of one shard of ``features`` and of the matching chunk of ``cells``."""
+    def shard_files(self, split: str, shard: int, spec: FeatureSpec) -> dict[str, str]:
+        """The files that one shard's writer writes: ``features``, and the matching chunk of
+        ``cells`` (unless ragged) and of ``boxes`` (where the spec has them)."""
 
     def write_shard(
         self,
         target: Path,
         spec: FeatureSpec,
-        rows: Iterable[NDArray[np.generic]],
+        chunks: Iterable[NDArray[np.generic]],
         shard_images: int,
     ) -> FileEntry:
-        """Write at most ``shard_images`` images, each (rows, width), as the bytes of one shard."""
+        """Write at most ``shard_images`` chunks, each (chunk_rows, width), as a shard's bytes."""
 
-    def write_cells(self, target: Path, cells: NDArray[np.bool_], shard_images: int) -> FileEntry:
-        """Write the chunk of ``cells`` that belongs to a shard, cells (images, rows) bool."""
+    def write_side(self, target: Path, values: NDArray[Any], length: int) -> FileEntry:
+        """Write the chunk of ``cells`` or ``boxes`` that belongs to a shard, filled up with zeros
+        to ``length`` entries."""
+
+    def write_sizes(self, split: str, sizes: NDArray[np.int32]) -> list[str]:
+        """Write the pixel sizes (n, 2) of a split's images; returns the files written."""
 
     def write_table(self, name: str, table: Table) -> list[str]:
         """Write named one-dimensional arrays as a group; returns the files written."""
@@ -51,9 +76,11 @@ class Backend(Protocol):
     def read_table(self, name: str) -> dict[str, NDArray[Any]]:
         """Every array of a group, whole and checked."""
 
-    def read_images_table(self, split: str) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-        """The ids (images,) and cells (images, rows) of a split; a cell is True where it holds
-        features and False where the grid was padded."""
+    def read_images_table(self, split: str, spec: FeatureSpec) -> ImageTable:
+        """What is kept of a split's images beside features and boxes."""
+
+    def read_boxes(self, split: str) -> NDArray[np.float32]:
+        """The boxes of a split: (n, rows, 4), or (flat rows, 4) where ragged."""
 
     def resolve_chunks(self, split: str) -> ChunkTable:
-        """Where each image of a split lies, read from the container's own indexes."""
+        """Where each chunk of a split lies, read from the container's own indexes."""

@@ -1,8 +1,8 @@
-"""Where each image's features lie on disk, resolved once so that reading is a plain file read.
+"""Where each chunk of features lies on disk, resolved once so that reading is a plain file read.
 
-A chunk is one image: ``row_bytes`` of values followed by four bytes, the little-endian crc32c of
-those values. The table of an image split is kept in ``chunk-table/<split>.safetensors`` as two
-columns, the shard's number and the byte offset in it.
+A chunk is one image, or 64 regions where images are ragged: ``chunk_bytes`` of values followed by
+four bytes, the little-endian crc32c of those values. The table of an image split is kept in
+``chunk-table/<split>.safetensors`` as two columns, the shard's number and the byte offset in it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ FOLDER = "chunk-table"
 
 @dataclass(frozen=True)
 class ChunkTable:
-    """``shard`` (n,) int32 and ``offset`` (n,) int64 of the n images of a split, in row order."""
+    """``shard`` (n,) int32 and ``offset`` (n,) int64 of the n chunks of a split, in order."""
 
     shard: NDArray[np.int32]
     offset: NDArray[np.int64]
@@ -46,8 +46,8 @@ def write_chunk_table(folder: Path, split: str, table: ChunkTable) -> str:
     return name
 
 
-def read_chunk_table(folder: Path, split: str, images: int) -> ChunkTable:
-    """Read a split's table and check that it covers ``images`` images.
+def read_chunk_table(folder: Path, split: str, chunks: int) -> ChunkTable:
+    """Read a split's table and check that it covers ``chunks`` chunks.
 
     Raises:
         StoreError: missing, damaged or of another length.
@@ -60,9 +60,9 @@ def read_chunk_table(folder: Path, split: str, images: int) -> ChunkTable:
         raise StoreError(
             f"{path}: the chunk table cannot be read ({error}); prepare this dataset again"
         ) from error
-    if len(table) != images or len(table.offset) != images:
+    if len(table) != chunks or len(table.offset) != chunks:
         raise StoreError(
-            f"{path}: the chunk table has {len(table)} images, store.json says {images}; "
+            f"{path}: the chunk table has {len(table)} chunks, store.json says {chunks}; "
             "prepare this dataset again"
         )
     return table

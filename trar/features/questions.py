@@ -93,12 +93,14 @@ class QuestionTable:
 class AnswerTable:
     """Raw answers as annotated: ``texts`` of all questions, of question i those in
     ``offsets[i]:offsets[i + 1]``; ``type`` (q,) uint8 into ``ANSWER_TYPES``; ``majority`` is the
-    answer that the dictionary is built from (VQA's ``multiple_choice_answer``)."""
+    answer that the dictionary is built from (VQA's ``multiple_choice_answer``). ``scores`` are
+    those of ``texts`` where the raw file states them (LXMERT's labels), float32, else None."""
 
     offsets: NDArray[np.int64]
     texts: Texts
     type: NDArray[np.uint8]
     majority: Texts
+    scores: NDArray[np.float32] | None = None
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -108,9 +110,17 @@ class AnswerTable:
         flat, ends = list(self.texts), self.offsets.tolist()
         return [flat[start:end] for start, end in itertools.pairwise(ends)]
 
+    def score_lists(self) -> list[list[float]]:
+        """The stated scores of every question's answers as Python lists."""
+        assert self.scores is not None
+        flat, ends = self.scores.tolist(), self.offsets.tolist()
+        return [flat[start:end] for start, end in itertools.pairwise(ends)]
+
     def columns(self) -> Table:
         """The arrays of group ``answers/<split>``."""
+        stated = {} if self.scores is None else {"scores": self.scores}
         return {
+            **stated,
             "offsets": self.offsets,
             "type": self.type,
             **_text_columns("answer", self.texts),
@@ -125,7 +135,24 @@ class AnswerTable:
             _texts(columns, "answer"),
             columns["type"],
             _texts(columns, "majority"),
+            columns.get("scores"),
         )
+
+
+@dataclass(frozen=True)
+class NameTable:
+    """``names`` of the images of a split, in row order, where images have names for ids."""
+
+    names: Texts
+
+    def columns(self) -> Table:
+        """The arrays of group ``names/<image split>``."""
+        return _text_columns("name", self.names)
+
+    @classmethod
+    def from_columns(cls, columns: Table) -> NameTable:
+        """The reverse of ``columns``."""
+        return cls(_texts(columns, "name"))
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from typing import Any, Literal
 import msgspec
 
 from trar.errors import StoreError
+from trar.features.vectors import VectorsEntry
 from trar.fileio import sha256_json, write_json
 
 FORMAT_VERSION = 1
@@ -21,7 +22,9 @@ LOG_FILE = "prepare-log.json"
 ARRAYS = "arrays.zarr"
 WORK_FOLDER = ".prepare"
 
-TargetRule = Literal["vqa", "exact"]
+RAGGED_CHUNK_ROWS = 64  # regions in an inner chunk of ragged features
+
+TargetRule = Literal["vqa", "exact", "labels"]
 Container = Literal["zarr"]
 
 
@@ -32,37 +35,69 @@ class FileEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     sha256: str
 
 
-class FeatureSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Shape and type of one image's features: ``rows`` grid cells in raster order x ``width``."""
+class FeatureSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """Shape and type of one image's features.
+
+    A grid has ``rows`` = height * width cells in raster order; regions have no grid. Every image
+    has ``rows`` of them, or, where ``ragged``, at most that many. ``boxes``: each region has a box.
+    """
 
     rows: int
     width: int
     dtype: Literal["float16", "float32"]
-    grid: tuple[int, int]
+    grid: tuple[int, int] | None = None
+    ragged: bool = False
+    boxes: bool = False
 
     @property
-    def row_bytes(self) -> int:
-        """Bytes of one image's features."""
-        return self.rows * self.width * (2 if self.dtype == "float16" else 4)
+    def chunk_rows(self) -> int:
+        """Rows of features in one inner chunk: one image, or a fixed number where ragged."""
+        return RAGGED_CHUNK_ROWS if self.ragged else self.rows
+
+    @property
+    def chunk_bytes(self) -> int:
+        """Bytes of one inner chunk's values, without its checksum."""
+        return self.chunk_rows * self.width * (2 if self.dtype == "float16" else 4)
+
+    def describe(self) -> str:
+        """For people: ``8x8 cells x 2048, float16``."""
+        if self.grid is not None:
+            shape = f"{self.grid[0]}x{self.grid[1]} cells"
+        else:
+            shape = f"{'at most ' if self.ragged else ''}{self.rows} regions"
+        return f"{shape} x {self.width}, {self.dtype}{', boxes' if self.boxes else ''}"
 
 
-class ImageSplit(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One set of images, each stored once: ``images`` rows in shards of ``shard_images``."""
+class ImageSplit(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """One set of images, each stored once, in shards of ``shard_images`` chunks.
+
+    A chunk is one image, or 64 of ``flat_rows`` regions where images are ragged. ``named``: images
+    are known by names, which stand in the table ``names/<split>``; ids are positions there.
+    """
 
     images: int
     shard_images: int
     masked_cells: int
     largest_value: float
     largest_cast_error: float
+    flat_rows: int = 0
+    named: bool = False
 
-    @property
-    def shards(self) -> int:
+    def chunks(self, spec: FeatureSpec) -> int:
+        """Number of inner chunks."""
+        return -(-self.flat_rows // spec.chunk_rows) if spec.ragged else self.images
+
+    def shards(self, spec: FeatureSpec) -> int:
         """Number of shard files."""
-        return -(-self.images // self.shard_images)
+        return -(-self.chunks(spec) // self.shard_images)
 
 
-class QuestionSplit(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One set of questions; its ``image_split`` column indexes ``image_splits``."""
+class QuestionSplit(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """One set of questions; its ``image_split`` column indexes ``image_splits``.
+
+    ``answers_per_question`` is the smallest number of annotated answers of a question, 0 where the
+    split has none; ``labelled`` says that answers carry the scores that their raw file states.
+    """
 
     questions: int
     source: str
@@ -72,6 +107,12 @@ class QuestionSplit(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     unknown_tokens: int
     longest_question: int
     without_target: int
+    labelled: bool = False
+
+    @property
+    def answered(self) -> bool:
+        """Whether questions have answers: not so in a test split."""
+        return self.labelled or self.answers_per_question > 0
 
 
 class VocabularyEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -94,7 +135,9 @@ class AnswersEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     made_from: list[str]
 
 
-class StoreMeta(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class StoreMeta(
+    msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True
+):
     """Everything in ``store.json`` but its own digest."""
 
     format_version: int
@@ -108,6 +151,12 @@ class StoreMeta(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     files: dict[str, FileEntry]
     fingerprint: str
     provenance: dict[str, Any]
+    vectors: dict[str, VectorsEntry] = {}
+
+    @property
+    def longest_question(self) -> int:
+        """Tokens of the longest question of any split."""
+        return max(split.longest_question for split in self.question_splits.values())
 
 
 def fingerprint(meta: StoreMeta) -> str:

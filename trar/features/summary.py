@@ -7,11 +7,14 @@ from typing import Any
 import msgspec
 
 from trar.features.reader import FeatureStore
+from trar.features.schema import StoreMeta
+from trar.features.vectors import VectorsEntry
 from trar.fileio import human_bytes
 
 _RULES = {
     "vqa": "ten annotators: soft targets, official VQA accuracy",
     "exact": "one answer: target 1.0, exact match",
+    "labels": "scores as the raw file states them (LXMERT): score of the answer given",
 }
 
 
@@ -21,20 +24,26 @@ def summary_rows(store: FeatureStore) -> list[tuple[str, str]]:
     size_bytes = sum(entry.bytes for entry in meta.files.values())
     rows = [
         ("store", f"{store.path}, {len(meta.files)} files, {human_bytes(size_bytes)}"),
-        ("features", f"{spec.grid[0]}x{spec.grid[1]} cells x {spec.width}, {spec.dtype}"),
+        ("features", spec.describe()),
     ]
     for name, images in meta.image_splits.items():
-        masked = 100 * images.masked_cells / (images.images * spec.rows)
+        if spec.ragged:
+            padding = f"{images.flat_rows:,} regions"
+        else:
+            share = 100 * images.masked_cells / (images.images * spec.rows)
+            padding = f"{share:.1f} % of cells padding"
+        left_out = len(store.skipped(name))
         rows.append(
             (
                 f"images {name}",
-                f"{images.images:,} in {images.shards} shards, {masked:.1f} % of cells padding, "
+                f"{images.images:,} in {images.shards(spec)} shards, {padding}, "
                 f"largest value {images.largest_value:.4g}, "
-                f"largest cast error {images.largest_cast_error:.2g}",
+                f"largest cast error {images.largest_cast_error:.2g}"
+                + (f", {left_out:,} left out" if left_out else ""),
             )
         )
     for name, questions in meta.question_splits.items():
-        answers = questions.answers_per_question
+        answers = "labelled" if questions.labelled else questions.answers_per_question
         unknown = 100 * questions.unknown_tokens / max(1, questions.tokens)
         rows.append(
             (
@@ -60,13 +69,40 @@ def summary_rows(store: FeatureStore) -> list[tuple[str, str]]:
                 f"{entry.min_count} times); {entry.digest[:12]}; {_RULES[entry.rule]}",
             )
         )
+    rows += [_vectors_row(vectors) for vectors in meta.vectors.values()]
+    rows += _provenance(meta)
     rows.append(("fingerprint", meta.fingerprint))
     rows.append(("made by", str(meta.provenance.get("made_by", "?"))))
     return rows
 
 
+def _vectors_row(vectors: VectorsEntry) -> tuple[str, str]:
+    share = 100 * vectors.covered / vectors.tokens
+    return (
+        f"vectors {vectors.name}",
+        f"{vectors.width} wide, {vectors.covered:,} of {vectors.tokens:,} tokens ({share:.1f} %), "
+        f"from {vectors.made_from}; {vectors.digest[:12]}",
+    )
+
+
+def _provenance(meta: StoreMeta) -> list[tuple[str, str]]:
+    """The raw files of each question split, with the beginning of their digests."""
+    rows = []
+    for split, made in meta.provenance.get("splits", {}).items():
+        files = [f"{name} {entry['sha256'][:12]}" for name, entry in made["files"].items()]
+        limit = f"; the first {made['limit']} images" if made.get("limit") else ""
+        weight = "; answers weigh 1" if made.get("answer_weight") == "one" else ""
+        rows.append((f"made from {split}", ", ".join(files) + limit + weight))
+    return rows
+
+
 def summary_json(store: FeatureStore) -> dict[str, Any]:
     """The store's description without its list of files."""
-    plain: dict[str, Any] = msgspec.to_builtins(store.meta)
+    return meta_json(store.meta)
+
+
+def meta_json(meta: StoreMeta) -> dict[str, Any]:
+    """What ``store.json`` says, the list of files replaced by their number and bytes."""
+    plain: dict[str, Any] = msgspec.to_builtins(meta)
     size_bytes = sum(entry["bytes"] for entry in plain["files"].values())
     return {**plain, "files": len(plain["files"]), "bytes": size_bytes}

@@ -10,10 +10,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from trar.errors import StoreError
+from trar.features.answers import AnswerDictionary, labelled_targets, sparse_targets
 from trar.features.backend import Backend
 from trar.features.chunk_table import read_chunk_table
 from trar.features.containers import open_backend
@@ -24,10 +26,13 @@ from trar.features.schema import (
     STORE_FILE,
     WORK_FOLDER,
     StoreMeta,
+    TargetRule,
     find_dataset,
     fingerprint,
     read_meta,
 )
+from trar.features.text import Vocabulary, encode_questions
+from trar.features.vectors import read_vectors
 from trar.fileio import sha256_file
 
 
@@ -83,31 +88,101 @@ def _check_files(folder: Path, meta: StoreMeta, progress: Progress) -> Iterator[
 
 def _check_joins(folder: Path, meta: StoreMeta) -> Iterator[Problem]:
     backend = open_backend(folder, meta.container)
-    for split, images in meta.image_splits.items():
-        name = f"{ARRAYS}/images/{split}"
-        try:
-            ids, cells = backend.read_images_table(split)
-            stored = read_chunk_table(folder, split, images.images)
-            resolved = backend.resolve_chunks(split)
-        except (StoreError, OSError) as error:
-            yield Problem(name, str(error))
-            continue
-        if len(ids) != images.images or len(cells) != images.images:
-            yield Problem(
-                name, f"{len(ids)} ids and {len(cells)} cells rows, expected {images.images}"
-            )
-        if len(np.unique(ids)) != len(ids):
-            yield Problem(f"{name}/ids", f"{len(ids) - len(np.unique(ids))} duplicated images")
-        if int((~cells).sum()) != images.masked_cells:
-            yield Problem(f"{name}/cells", "not the number of masked cells that store.json states")
-        same = np.array_equal(stored.offset, resolved.offset)
-        if not (same and np.array_equal(stored.shard, resolved.shard)):
-            yield Problem(f"chunk-table of {split}", "differs from the shards' own indexes")
+    for split in meta.image_splits:
+        yield from _check_images(folder, backend, meta, split)
+    dictionaries = _Dictionaries.read(folder, meta)
+    for name, problem in dictionaries.problems.items():
+        yield Problem(name, problem)
     for split in meta.question_splits:
-        yield from _check_questions(backend, meta, split)
+        yield from _check_questions(backend, meta, split, dictionaries)
+    for name, entry in meta.vectors.items():
+        tokens = {one.tokens for one in meta.vocabularies.values()}
+        if entry.tokens not in tokens:
+            yield Problem(entry.file, f"{entry.tokens} vectors for {sorted(tokens)} tokens")
+        try:
+            read_vectors(folder, entry)
+        except StoreError as error:
+            yield Problem(f"vectors {name}", str(error))
 
 
-def _check_questions(backend: Backend, meta: StoreMeta, split: str) -> Iterator[Problem]:
+def _check_images(folder: Path, backend: Backend, meta: StoreMeta, split: str) -> Iterator[Problem]:
+    spec, images = meta.feature, meta.image_splits[split]
+    name = f"{ARRAYS}/images/{split}"
+    try:
+        table = backend.read_images_table(split, spec)
+        stored = read_chunk_table(folder, split, images.chunks(spec))
+        resolved = backend.resolve_chunks(split)
+    except (StoreError, OSError) as error:
+        yield Problem(name, str(error))
+        return
+    if len(table.ids) != images.images:
+        yield Problem(f"{name}/ids", f"{len(table.ids)} ids, expected {images.images}")
+    if len(np.unique(table.ids)) != len(table.ids):
+        repeats = len(table.ids) - len(np.unique(table.ids))
+        yield Problem(f"{name}/ids", f"{repeats} duplicated images")
+    if table.cells is not None:
+        if len(table.cells) != images.images:
+            yield Problem(f"{name}/cells", f"{len(table.cells)} rows, expected {images.images}")
+        if int((~table.cells).sum()) != images.masked_cells:
+            yield Problem(f"{name}/cells", "not the number of masked cells that store.json states")
+    if table.offsets is not None:
+        where = f"{name}/offsets"
+        yield from _check_ragged(where, table.offsets, images.flat_rows, images.images)
+        if np.diff(table.offsets).max(initial=0) > spec.rows:
+            yield Problem(where, f"an image has more than {spec.rows} regions")
+    if table.sizes is not None and table.sizes.shape != (images.images, 2):
+        yield Problem(f"{name}/sizes", f"shape {table.sizes.shape}, expected ({images.images}, 2)")
+    if spec.boxes:
+        yield from _check_boxes(backend, meta, split)
+    same = np.array_equal(stored.offset, resolved.offset)
+    if not (same and np.array_equal(stored.shard, resolved.shard)):
+        yield Problem(f"chunk-table of {split}", "differs from the shards' own indexes")
+
+
+def _check_boxes(backend: Backend, meta: StoreMeta, split: str) -> Iterator[Problem]:
+    spec, images = meta.feature, meta.image_splits[split]
+    where = f"{ARRAYS}/images/{split}/boxes"
+    try:
+        boxes = backend.read_boxes(split)
+    except (StoreError, OSError) as error:
+        yield Problem(where, str(error))
+        return
+    shape = (images.flat_rows, 4) if spec.ragged else (images.images, spec.rows, 4)
+    if boxes.shape != shape:
+        yield Problem(where, f"shape {boxes.shape}, expected {shape}")
+    elif not np.isfinite(boxes).all():
+        yield Problem(where, "a box is NaN or infinite")
+
+
+@dataclass(frozen=True)
+class _Dictionaries:
+    """What texts and answers are checked against, as far as it can be read."""
+
+    vocabularies: dict[str, Vocabulary]
+    answers: dict[str, AnswerDictionary]
+    problems: dict[str, str]
+
+    @classmethod
+    def read(cls, folder: Path, meta: StoreMeta) -> _Dictionaries:
+        found = cls({}, {}, {})
+        for tokenizer, words in meta.vocabularies.items():
+            try:
+                data = msgspec.json.decode((folder / words.file).read_bytes())
+                found.vocabularies[tokenizer] = Vocabulary.from_json(data)
+            except (StoreError, OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
+                found.problems[words.file] = str(error)
+        for scheme, entry in meta.answer_schemes.items():
+            try:
+                data = msgspec.json.decode((folder / entry.file).read_bytes())
+                found.answers[scheme] = AnswerDictionary.from_json(data)
+            except (StoreError, OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
+                found.problems[entry.file] = str(error)
+        return found
+
+
+def _check_questions(
+    backend: Backend, meta: StoreMeta, split: str, dictionaries: _Dictionaries
+) -> Iterator[Problem]:
     expected = meta.question_splits[split]
     name = f"{ARRAYS}/questions/{split}"
     try:
@@ -133,12 +208,17 @@ def _check_questions(backend: Backend, meta: StoreMeta, split: str) -> Iterator[
             continue
         yield from _check_ragged(where, tokens.offsets, len(tokens.ids), len(table))
         yield from _check_range(where, "token id", tokens.ids, vocabulary.tokens, "the vocabulary")
-    if expected.answers_per_question:
-        yield from _check_answers(backend, meta, split, len(table))
+        words = dictionaries.vocabularies.get(tokenizer)
+        if words is not None and tokenizer == "openvqa":
+            ids, offsets, _ = encode_questions(words, table.texts)
+            if not (np.array_equal(ids, tokens.ids) and np.array_equal(offsets, tokens.offsets)):
+                yield Problem(where, "not the tokens of these questions")
+    if expected.answered:
+        yield from _check_answers(backend, meta, split, len(table), dictionaries)
 
 
 def _check_answers(
-    backend: Backend, meta: StoreMeta, split: str, questions: int
+    backend: Backend, meta: StoreMeta, split: str, questions: int, dictionaries: _Dictionaries
 ) -> Iterator[Problem]:
     try:
         answers = AnswerTable.from_columns(backend.read_table(f"answers/{split}"))
@@ -153,8 +233,35 @@ def _check_answers(
             )
             if not ((targets.score > 0) & (targets.score <= 1)).all():
                 yield Problem(f"{where}/score", "a score lies outside (0, 1]")
+            if scheme in dictionaries.answers and len(answers) == questions:
+                known = dictionaries.answers[scheme]
+                if not _follow(answers, targets, known, entry.rule, meta, split):
+                    yield Problem(where, "not the labels of these answers")
     except (StoreError, OSError, KeyError) as error:
         yield Problem(f"answers of {split}", str(error))
+
+
+def _follow(
+    answers: AnswerTable,
+    targets: SparseTargets,
+    known: AnswerDictionary,
+    rule: TargetRule,
+    meta: StoreMeta,
+    split: str,
+) -> bool:
+    """Whether the targets are what the rule makes of the annotated answers."""
+    made = meta.provenance.get("splits", {}).get(split, {})
+    if answers.scores is not None:
+        expected = labelled_targets(answers.lists(), answers.score_lists(), known)
+    else:
+        weight_one = made.get("answer_weight") == "one"
+        expected = sparse_targets(answers.lists(), known, rule, weight_one)
+    offsets, label, score = expected
+    return (
+        np.array_equal(offsets, targets.offsets)
+        and np.array_equal(label, targets.label)
+        and np.array_equal(score, targets.score)
+    )
 
 
 def _questions_without_image(

@@ -8,11 +8,12 @@ of the file and of what it was made from; receipts let a stopped ``prepare`` go 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import fcntl
 import os
 import shutil
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,33 +38,47 @@ from trar.features.schema import (
     fingerprint,
     write_meta,
 )
+from trar.features.vectors import FOLDER as VECTORS
+from trar.features.vectors import VectorsEntry, write_vectors
 from trar.fileio import atomic_write, disk_errors, sha256_file, sync_folder, write_json
 
 
 @dataclass(frozen=True)
 class PreparedImage:
-    """One image as it is stored: ``values`` (rows, width) in the store's dtype, ``cells`` (rows,)
-    True where the raw features are not all zero, and what the cast did to it."""
+    """One image as it is stored: ``values`` (n, width) in the store's dtype, ``cells`` (n,) True
+    where the raw features are not all zero, and what the cast did to it; ``boxes`` (n, 4) float32
+    and ``size`` (height, width) in pixels, where known. ``skipped`` says why an image that could
+    not be read was left out: its values are zeros, and no question may be about it."""
 
     values: NDArray[Any]
     cells: NDArray[np.bool_]
-    largest_value: float
-    cast_error: float
+    largest_value: float = 0.0
+    cast_error: float = 0.0
+    boxes: NDArray[np.float32] | None = None
+    size: tuple[int, int] = (0, 0)
+    skipped: str | None = None
 
 
 class Receipt(msgspec.Struct, frozen=True):
-    """Proof that one shard is finished, and what it was made from."""
+    """Proof that one shard is finished, and what it was made from. ``sizes`` and ``skipped`` (by
+    position) are of the images that begin in it."""
 
     sources: str
     files: dict[str, FileEntry]
     masked_cells: int
     largest_value: float
     largest_cast_error: float
+    sizes: list[tuple[int, int]] = []
+    skipped: dict[int, str] = {}
 
 
 @dataclass(frozen=True)
 class ShardPlace:
-    """Where one shard goes: everything a writing process needs to know about the store."""
+    """Where one shard goes: everything a writing process needs to know about the store.
+
+    Where images are ragged, the shard holds ``flat_rows`` regions of the images it is made from,
+    from region ``skip_rows`` of the first; if that is not 0, that image began in an earlier shard.
+    """
 
     folder: Path
     split: str
@@ -71,6 +86,8 @@ class ShardPlace:
     shard_images: int
     spec: FeatureSpec
     container: Container = "zarr"
+    skip_rows: int = 0
+    flat_rows: int = 0
 
     @property
     def receipt(self) -> Path:
@@ -79,7 +96,7 @@ class ShardPlace:
 
 
 def write_image_shard(place: ShardPlace, images: Iterable[PreparedImage], sources: str) -> Receipt:
-    """Write one shard of features and its chunk of cells; the only writer of both.
+    """Write one shard of features and its chunks of cells and boxes; the only writer of them.
 
     ``sources`` is the digest of what the images are made from, kept in the receipt.
 
@@ -87,43 +104,94 @@ def write_image_shard(place: ShardPlace, images: Iterable[PreparedImage], source
         DiskError: no space or no permission; nothing half-written is left.
     """
     backend = open_backend(place.folder, place.container)
-    cells: list[NDArray[np.bool_]] = []
-    largest, cast_error = 0.0, 0.0
-
-    def values() -> Iterable[NDArray[Any]]:
-        nonlocal largest, cast_error
-        for image in images:
-            cells.append(image.cells)
-            largest = max(largest, image.largest_value)
-            cast_error = max(cast_error, image.cast_error)
-            yield image.values
-
-    names = backend.shard_files(place.split, place.shard)
+    spec = place.spec
+    names = backend.shard_files(place.split, place.shard, spec)
     work = place.folder / WORK_FOLDER
-    partial = [work / f"{uuid.uuid4().hex}.partial" for _ in names]
+    partial = {kind: work / f"{uuid.uuid4().hex}.partial" for kind in names}
+    seen = _Seen(images)
     try:
-        entries = [backend.write_shard(partial[0], place.spec, values(), place.shard_images)]
-        mask = np.array(cells)
-        entries.append(backend.write_cells(partial[1], mask, place.shard_images))
+        chunks = _ragged_chunks(place, seen) if spec.ragged else (one.values for one in seen)
+        entries = {
+            "features": backend.write_shard(partial["features"], spec, chunks, place.shard_images)
+        }
+        side_rows = place.shard_images * (spec.chunk_rows if spec.ragged else 1)
+        for kind in names:
+            if kind != "features":
+                values = seen.cells() if kind == "cells" else seen.boxes(place)
+                entries[kind] = backend.write_side(partial[kind], values, side_rows)
         with disk_errors(place.folder):
-            for source, name in zip(partial, names, strict=True):
+            for kind, name in names.items():
                 target = place.folder / name
                 target.parent.mkdir(parents=True, exist_ok=True)
-                source.replace(target)
+                partial[kind].replace(target)
                 sync_folder(target.parent)
     finally:
-        for source in partial:
+        for source in partial.values():
             source.unlink(missing_ok=True)
-    receipt = Receipt(
-        sources=sources,
-        files=dict(zip(names, entries, strict=True)),
-        masked_cells=int((~mask).sum()),
-        largest_value=largest,
-        largest_cast_error=cast_error,
-    )
+    receipt = seen.receipt(place, sources, {names[kind]: entries[kind] for kind in names})
     with atomic_write(place.receipt) as file:
         file.write(msgspec.json.encode(receipt))
     return receipt
+
+
+class _Seen:
+    """Passes a shard's images on and keeps what is written beside their features."""
+
+    def __init__(self, images: Iterable[PreparedImage]) -> None:
+        self._images = images
+        self._kept: list[PreparedImage] = []
+
+    def __iter__(self) -> Iterator[PreparedImage]:
+        nothing = np.empty(0)
+        for image in self._images:
+            self._kept.append(dataclasses.replace(image, values=nothing))
+            yield image
+
+    def cells(self) -> NDArray[np.bool_]:
+        return np.array([image.cells for image in self._kept])
+
+    def boxes(self, place: ShardPlace) -> NDArray[np.float32]:
+        boxes = [
+            np.zeros((len(image.cells), 4), np.float32) if image.boxes is None else image.boxes
+            for image in self._kept
+        ]
+        if not place.spec.ragged:
+            return np.stack(boxes)
+        return np.concatenate(boxes)[place.skip_rows :][: place.flat_rows]
+
+    def receipt(self, place: ShardPlace, sources: str, files: dict[str, FileEntry]) -> Receipt:
+        own = self._kept[1 if place.skip_rows else 0 :]
+        return Receipt(
+            sources=sources,
+            files=files,
+            masked_cells=sum(int((~image.cells).sum()) for image in own),
+            largest_value=max((image.largest_value for image in self._kept), default=0.0),
+            largest_cast_error=max((image.cast_error for image in self._kept), default=0.0),
+            sizes=[image.size for image in own] if place.spec.boxes else [],
+            skipped={
+                row: image.skipped for row, image in enumerate(own) if image.skipped is not None
+            },
+        )
+
+
+def _ragged_chunks(place: ShardPlace, images: Iterable[PreparedImage]) -> Iterator[NDArray[Any]]:
+    """A shard's regions in chunks of equal length, the last one filled up with zeros."""
+    spec = place.spec
+    shape = (spec.chunk_rows, spec.width)
+    chunk, filled = np.zeros(shape, spec.dtype), 0
+    skip, left = place.skip_rows, place.flat_rows
+    for image in images:
+        values = image.values[skip:][:left]
+        skip, left = max(0, skip - len(image.values)), left - len(values)
+        while len(values):
+            taken = values[: spec.chunk_rows - filled]
+            chunk[filled : filled + len(taken)] = taken
+            filled, values = filled + len(taken), values[len(taken) :]
+            if filled == spec.chunk_rows:
+                yield chunk
+                chunk, filled = np.zeros(shape, spec.dtype), 0
+    if filled:
+        yield chunk
 
 
 def finished_shard(place: ShardPlace, sources: str) -> Receipt | None:
@@ -182,15 +250,23 @@ class StoreWriter:
         self._files.update(files)
 
     def create_images(
-        self, split: str, spec: FeatureSpec, ids: NDArray[np.int64], shard_images: int
+        self,
+        split: str,
+        spec: FeatureSpec,
+        ids: NDArray[np.int64],
+        shard_images: int,
+        offsets: NDArray[np.int64] | None = None,
     ) -> None:
-        """Describe an image split before its shards are written."""
-        self._note(self.backend.create_images(split, spec, ids, shard_images))
+        """Describe an image split before its shards are written; ragged images need ``offsets``."""
+        self._note(self.backend.create_images(split, spec, ids, shard_images, offsets))
 
-    def finish_images(self, split: str, receipts: Iterable[Receipt]) -> None:
+    def finish_images(self, split: str, spec: FeatureSpec, receipts: Sequence[Receipt]) -> None:
         """Count a split's shards in, once all are written, and resolve its chunk table."""
         for receipt in receipts:
             self._files.update(receipt.files)
+        if spec.boxes:
+            sizes = [size for receipt in receipts for size in receipt.sizes]
+            self._note(self.backend.write_sizes(split, np.array(sizes, np.int32).reshape(-1, 2)))
         table = self.backend.resolve_chunks(split)
         self._note([write_chunk_table(self.folder, split, table)])
 
@@ -202,6 +278,14 @@ class StoreWriter:
         """Write a JSON file of the store, for example the vocabulary."""
         write_json(self.folder / name, value)
         self._note([name])
+
+    def write_vectors(
+        self, name: str, table: NDArray[np.float32], covered: int, made_from: str
+    ) -> VectorsEntry:
+        """Write word vectors of the vocabulary, (tokens, width)."""
+        entry = write_vectors(self.folder, name, table, covered, made_from)
+        self._note([entry.file])
+        return entry
 
     def finish(self, meta: StoreMeta, log: dict[str, Any]) -> StoreMeta:
         """Make the folder a store; ``meta``'s files and fingerprint are filled in here."""
@@ -216,7 +300,7 @@ class StoreWriter:
     def _drop_leftovers(self) -> None:
         """Remove what a stopped prepare of other splits left among the arrays: nothing lists it,
         and nobody else may write there."""
-        for folder in (self.folder / ARRAYS, self.folder / CHUNK_TABLES):
+        for folder in (self.folder / name for name in (ARRAYS, CHUNK_TABLES, VECTORS)):
             for path in sorted(folder.rglob("*"), reverse=True):
                 if path.is_dir():
                     with contextlib.suppress(OSError):  # it still holds files of the store

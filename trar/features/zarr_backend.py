@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from zarr.codecs import Crc32cCodec
 
 from trar.errors import StoreError
-from trar.features.backend import Table
+from trar.features.backend import ImageTable, Table
 from trar.features.chunk_table import ChunkTable
 from trar.features.schema import ARRAYS, FeatureSpec, FileEntry
 from trar.features.zarr_shard import CHECKSUM_BYTES, read_index, write_chunk, write_shard
@@ -38,48 +38,70 @@ class ZarrBackend:
         self.folder = folder
 
     def create_images(
-        self, split: str, spec: FeatureSpec, ids: NDArray[np.int64], shard_images: int
+        self,
+        split: str,
+        spec: FeatureSpec,
+        ids: NDArray[np.int64],
+        shard_images: int,
+        offsets: NDArray[np.int64] | None,
     ) -> list[str]:
         base = f"images/{split}"
+        length = len(ids) if offsets is None else int(offsets[-1])
+        inner = (1, spec.rows) if offsets is None else (spec.chunk_rows,)
+        shard = (inner[0] * shard_images, *inner[1:])
+        names = ["features"]
         with disk_errors(self.folder):
             root = zarr.open_group(self.folder / ARRAYS, mode="a", zarr_format=3)
             group = root.require_group(base)
+            shape = (length, *inner[1:])
             _create_or_keep(
                 group,
                 "features",
-                shape=(len(ids), spec.rows, spec.width),
+                shape=(*shape, spec.width),
                 dtype=spec.dtype,
-                chunks=(1, spec.rows, spec.width),
-                shards=(shard_images, spec.rows, spec.width),
+                chunks=(*inner, spec.width),
+                shards=(*shard, spec.width),
             )
-            _create_or_keep(
-                group,
-                "cells",
-                shape=(len(ids), spec.rows),
-                dtype="bool",
-                chunks=(shard_images, spec.rows),
-                shards=None,
-            )
-        features = [f"{ARRAYS}/{base}/{name}/zarr.json" for name in ("features", "cells")]
-        return [*_group_files(base), *features, *self._write_column(base, "ids", ids)]
+            if offsets is None:
+                names.append("cells")
+                _create_or_keep(group, "cells", shape, "bool", chunks=shard, shards=None)
+            if spec.boxes:
+                names.append("boxes")
+                _create_or_keep(
+                    group, "boxes", (*shape, 4), "float32", chunks=(*shard, 4), shards=None
+                )
+        described = [f"{ARRAYS}/{base}/{name}/zarr.json" for name in names]
+        columns = self._write_column(base, "ids", ids)
+        if offsets is not None:
+            columns += self._write_column(base, "offsets", offsets)
+        return [*_group_files(base), *described, *columns]
 
-    def shard_files(self, split: str, shard: int) -> tuple[str, str]:
+    def shard_files(self, split: str, shard: int, spec: FeatureSpec) -> dict[str, str]:
         base = f"{ARRAYS}/images/{split}"
-        return f"{base}/features/c/{shard}/0/0", f"{base}/cells/c/{shard}/0"
+        tail = "/0" if spec.ragged else "/0/0"
+        files = {"features": f"{base}/features/c/{shard}{tail}"}
+        if not spec.ragged:
+            files["cells"] = f"{base}/cells/c/{shard}/0"
+        if spec.boxes:
+            files["boxes"] = f"{base}/boxes/c/{shard}{tail}"
+        return files
 
     def write_shard(
         self,
         target: Path,
         spec: FeatureSpec,
-        rows: Iterable[NDArray[np.generic]],
+        chunks: Iterable[NDArray[np.generic]],
         shard_images: int,
     ) -> FileEntry:
-        return write_shard(target, rows, spec.dtype, shard_images)
+        return write_shard(target, chunks, spec.dtype, shard_images)
 
-    def write_cells(self, target: Path, cells: NDArray[np.bool_], shard_images: int) -> FileEntry:
-        whole = np.zeros((shard_images, cells.shape[1]), np.bool_)
-        whole[: len(cells)] = cells
+    def write_side(self, target: Path, values: NDArray[Any], length: int) -> FileEntry:
+        whole = np.zeros((length, *values.shape[1:]), values.dtype)
+        whole[: len(values)] = values
         return write_chunk(target, whole)
+
+    def write_sizes(self, split: str, sizes: NDArray[np.int32]) -> list[str]:
+        return self._write_column(f"images/{split}", "sizes", sizes)
 
     def write_table(self, name: str, table: Table) -> list[str]:
         with disk_errors(self.folder):
@@ -97,7 +119,7 @@ class ZarrBackend:
                 name=f"{group}/{key}",
                 shape=values.shape,
                 dtype=values.dtype,
-                chunks=(max(1, min(_TABLE_CHUNK, len(values))),),
+                chunks=(max(1, min(_TABLE_CHUNK, len(values))), *values.shape[1:]),
                 filters=None,
                 compressors=[Crc32cCodec()],
                 fill_value=0,
@@ -105,13 +127,23 @@ class ZarrBackend:
                 overwrite=True,
             )
             array[:] = values
-        base = f"{ARRAYS}/{group}/{key}"
-        return [f"{base}/zarr.json", *(f"{base}/c/{i}" for i in range(array.nchunks))]
+        base, tail = f"{ARRAYS}/{group}/{key}", "/0" * (values.ndim - 1)
+        return [f"{base}/zarr.json", *(f"{base}/c/{i}{tail}" for i in range(array.nchunks))]
 
-    def read_images_table(self, split: str) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    def read_images_table(self, split: str, spec: FeatureSpec) -> ImageTable:
         base = f"images/{split}"
         with self._damage(base):
-            return self._read_array(f"{base}/ids"), self._read_array(f"{base}/cells")
+            return ImageTable(
+                self._read_array(f"{base}/ids"),
+                None if spec.ragged else self._read_array(f"{base}/cells"),
+                self._read_array(f"{base}/offsets") if spec.ragged else None,
+                self._read_array(f"{base}/sizes") if spec.boxes else None,
+            )
+
+    def read_boxes(self, split: str) -> NDArray[np.float32]:
+        base = f"images/{split}/boxes"
+        with self._damage(base):
+            return self._read_array(base)
 
     def read_table(self, name: str) -> dict[str, NDArray[Any]]:
         with self._damage(name):
@@ -124,20 +156,21 @@ class ZarrBackend:
             array = zarr.open_array(self.folder / ARRAYS, path=name, mode="r", zarr_format=3)
         self._check_fast_layout(split, array)
         assert array.shards is not None
-        images, shard_images = array.shape[0], array.shards[0]
+        chunk_rows = array.chunks[0]
+        chunks, shard_images = -(-array.shape[0] // chunk_rows), array.shards[0] // chunk_rows
         chunk_bytes = int(np.prod(array.chunks)) * array.dtype.itemsize + CHECKSUM_BYTES
-        offset = np.empty(images, np.int64)
-        for shard, start in enumerate(range(0, images, shard_images)):
-            path = self.folder / self.shard_files(split, shard)[0]
-            used = read_index(path, shard_images)[: images - start]
+        offset = np.empty(chunks, np.int64)
+        tail = "/0" * (array.ndim - 1)
+        for shard, start in enumerate(range(0, chunks, shard_images)):
+            path = self.folder / ARRAYS / f"{name}/c/{shard}{tail}"
+            used = read_index(path, shard_images)[: chunks - start]
             if (used[:, 1] != chunk_bytes).any():
                 row = start + int(np.argmax(used[:, 1] != chunk_bytes))
                 raise StoreError(
-                    f"{path}: image row {row} is absent or of another size; "
-                    "prepare this dataset again"
+                    f"{path}: chunk {row} is absent or of another size; prepare this dataset again"
                 )
             offset[start : start + len(used)] = used[:, 0]
-        return ChunkTable((np.arange(images) // shard_images).astype(np.int32), offset)
+        return ChunkTable((np.arange(chunks) // shard_images).astype(np.int32), offset)
 
     def _check_fast_layout(self, split: str, array: zarr.Array[Any]) -> None:
         """Refuse what plain file reads would misread: another byte order, codec or index place."""
@@ -171,9 +204,9 @@ class ZarrBackend:
 def _create_or_keep(
     group: zarr.Group,
     name: str,
-    *,
     shape: tuple[int, ...],
     dtype: str,
+    *,
     chunks: tuple[int, ...],
     shards: tuple[int, ...] | None,
 ) -> None:

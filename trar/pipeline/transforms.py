@@ -1,6 +1,6 @@
-"""From a raw feature array to what the store keeps: orientation, checks, cast.
+"""From a raw image to what the store keeps: orientation, checks, cast.
 
-Shapes: n grid cells in raster order, f channels a cell.
+Shapes: n grid cells in raster order, or n regions; f channels of each.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from trar.errors import RawDataError
 from trar.features.schema import FeatureSpec
 from trar.features.writer import PreparedImage
+from trar.pipeline.readers.arrays import orient_regions
+from trar.pipeline.readers.image import Form, RawImage
 
 
 def fits_grid(shape: tuple[int, ...], grid: int) -> bool:
@@ -23,7 +25,7 @@ def fits_grid(shape: tuple[int, ...], grid: int) -> bool:
     )
 
 
-def orient(array: NDArray[Any], grid: int, where: str) -> NDArray[Any]:
+def orient_grid(array: NDArray[Any], grid: int, where: str) -> NDArray[Any]:
     """Bring (n, f), (f, n) or (f, grid, grid) into (n, f) with n = grid * grid.
 
     A square (n, n) is taken as (n, f). Nothing is ever cut or padded.
@@ -33,7 +35,7 @@ def orient(array: NDArray[Any], grid: int, where: str) -> NDArray[Any]:
     """
     cells = grid * grid
     if not fits_grid(array.shape, grid):
-        found = _square_side(array.shape)
+        found = grid_side(array.shape)
         hint = f"it looks like a {found}x{found} grid: " if found else ""
         raise RawDataError(
             f"{where}: shape {array.shape}, expected ({cells}, f), (f, {cells}) or "
@@ -46,7 +48,18 @@ def orient(array: NDArray[Any], grid: int, where: str) -> NDArray[Any]:
     return array if array.shape[0] == cells else array.T
 
 
-def prepare_image(array: NDArray[Any], spec: FeatureSpec, where: str) -> PreparedImage:
+def grid_side(shape: tuple[int, ...]) -> int | None:
+    """The side of the grid that an array of this shape looks like, or None."""
+    for size in shape[:2] if len(shape) == 2 else ():
+        side: int = round(size**0.5)
+        if side > 1 and side * side == size and side <= 32:
+            return side
+    if len(shape) == 3 and shape[1] == shape[2]:
+        return int(shape[1])
+    return None
+
+
+def prepare_image(raw: RawImage, form: Form, spec: FeatureSpec, where: str) -> PreparedImage:
     """Check one image and cast it to the store's dtype.
 
     ``cells`` are found before the cast, so that tiny values that become zero stay cells.
@@ -55,16 +68,11 @@ def prepare_image(array: NDArray[Any], spec: FeatureSpec, where: str) -> Prepare
         RawDataError: another shape than the store's, NaN or infinity, or a value that the
             store's dtype cannot hold.
     """
-    values = orient(array, spec.grid[0], where)
-    if values.shape[1] != spec.width:
-        raise RawDataError(
-            f"{where}: {values.shape[1]} channels a cell, expected {spec.width} as in this store "
-            "(its first image, or --feature-dim); features of two extractors must not be mixed"
-        )
-    if values.dtype.kind != "f":
-        raise RawDataError(
-            f"{where}: dtype {values.dtype}, expected float16, float32 or float64 features"
-        )
+    if form.grid is not None:
+        values = orient_grid(raw.features, form.grid, where)
+    else:
+        values = orient_regions(raw.features, form, raw.boxes, where)
+    _check_shape(values, raw, spec, where)
     largest = float(max(values.max(), -values.min()))
     if not np.isfinite(largest):
         bad = int((~np.isfinite(values)).sum())
@@ -81,14 +89,44 @@ def prepare_image(array: NDArray[Any], spec: FeatureSpec, where: str) -> Prepare
     exact = np.can_cast(values.dtype, stored.dtype, "safe")
     error = 0.0 if exact else float(np.abs(stored.astype(values.dtype) - values).max())
     cells: NDArray[np.bool_] = np.any(values, axis=1)
-    return PreparedImage(np.ascontiguousarray(stored), cells, largest, error)
+    boxes = _check_boxes(raw, spec, len(values), where)
+    size = raw.size if raw.size is not None else (0, 0)
+    return PreparedImage(np.ascontiguousarray(stored), cells, largest, error, boxes, size)
 
 
-def _square_side(shape: tuple[int, ...]) -> int | None:
-    for size in shape[:2] if len(shape) == 2 else ():
-        side: int = round(size**0.5)
-        if side > 1 and side * side == size and side <= 32:
-            return side
-    if len(shape) == 3 and shape[1] == shape[2]:
-        return int(shape[1])
-    return None
+def _check_shape(values: NDArray[Any], raw: RawImage, spec: FeatureSpec, where: str) -> None:
+    rows, width = values.shape
+    if width != spec.width:
+        raise RawDataError(
+            f"{where}: {width} channels a cell, expected {spec.width} as in this store "
+            "(its first image, or --feature-dim); features of two extractors must not be mixed"
+        )
+    if values.dtype.kind != "f":
+        raise RawDataError(
+            f"{where}: dtype {values.dtype}, expected float16, float32 or float64 features"
+        )
+    if not spec.ragged and rows != spec.rows:
+        raise RawDataError(
+            f"{where}: {rows} regions, the images before it have {spec.rows}: adaptive features? "
+            "prepare them with --layout ragged"
+        )
+
+
+def _check_boxes(
+    raw: RawImage, spec: FeatureSpec, regions: int, where: str
+) -> NDArray[np.float32] | None:
+    if not spec.boxes:
+        return None
+    if raw.boxes is None:
+        raise RawDataError(
+            f"{where}: no boxes, the first image of this store has them; use one kind of features"
+        )
+    boxes = np.asarray(raw.boxes, np.float32)
+    if boxes.shape != (regions, 4):
+        raise RawDataError(
+            f"{where}: boxes of shape {boxes.shape}, expected ({regions}, 4): one box x1 y1 x2 y2 "
+            "for each region"
+        )
+    if not np.isfinite(boxes).all():
+        raise RawDataError(f"{where}: a box is NaN or infinite; extract this image again")
+    return boxes

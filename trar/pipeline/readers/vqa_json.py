@@ -1,26 +1,32 @@
 """VQA-v2 question and annotation files, and Visual Genome's in the same form.
 
-Rows are parsed one by one out of the file's bytes: a training annotation file holds 4.4 million
-answers, and only the strings are kept.
+Either as JSON or inside its official zip. Rows are decoded one by one out of the file's bytes: a
+training annotation file holds 4.4 million answers, and only the strings are kept.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
 
 import msgspec
 
 from trar.errors import RawDataError
-from trar.fileio import disk_errors
-
-Row = TypeVar("Row")
+from trar.pipeline.readers.json_file import (
+    Id,
+    check_rows,
+    decode_json,
+    excerpt,
+    in_memory,
+    iterate_rows,
+    read_json_bytes,
+)
 
 
 class _Question(msgspec.Struct, gc=False):
-    question_id: int
-    image_id: int
+    question_id: Id
+    image_id: Id
     question: str
 
 
@@ -29,9 +35,9 @@ class _Answer(msgspec.Struct, gc=False):
 
 
 class _Annotation(msgspec.Struct, gc=False):
-    question_id: int
+    question_id: Id
     answers: list[_Answer]
-    image_id: int | None = None
+    image_id: Id | None = None
     question_type: str = ""
     answer_type: str = ""
     multiple_choice_answer: str | None = None
@@ -49,11 +55,12 @@ class _AnnotationFile(msgspec.Struct):
 
 @dataclass(frozen=True)
 class QuestionRows:
-    """A question file in its own order."""
+    """A question file in its own order; ``subtype`` is its header's, None where it has none."""
 
     ids: list[int]
     image_ids: list[int]
     texts: list[str]
+    subtype: str | None = None
 
 
 @dataclass(frozen=True)
@@ -67,104 +74,66 @@ class AnnotationRows:
     majority: list[str]
     question_types: list[str]
     answer_types: list[str]
+    subtype: str | None = None
 
 
+@in_memory
 def read_questions(path: Path, subtype: str | None) -> QuestionRows:
     """Read a question file whose header, where it has one, must say ``subtype``.
 
+    ``path`` may be the official zip; of several members the one of ``subtype`` is read.
+
     Raises:
-        RawDataError: unreadable, another kind of file, another split, or a question id twice.
+        RawDataError: unreadable, another kind of file, another split, an id that is no int64, or a
+            question id twice.
     """
-    file = _decode(path, _QuestionFile, "questions")
+    data = read_json_bytes(path, f"{subtype}_questions" if subtype else "questions")
+    file = decode_json(path, data, _QuestionFile, "questions")
     _check_subtype(path, file.data_subtype, subtype)
-    rows = _rows(path, file.questions, _Question)
-    ids = [row.question_id for row in rows]
-    _check_unique(path, ids)
-    return QuestionRows(ids, [row.image_id for row in rows], [row.question for row in rows])
+    rows = QuestionRows([], [], [], file.data_subtype)
+    for row in iterate_rows(path, file.questions, _Question):
+        rows.ids.append(int(row.question_id))
+        rows.image_ids.append(int(row.image_id))
+        rows.texts.append(row.question)
+    check_rows(path, rows.ids)
+    return rows
 
 
+@in_memory
 def read_annotations(path: Path, subtype: str | None) -> AnnotationRows:
     """Read an annotation file whose header, where it has one, must say ``subtype``.
 
+    ``path`` may be the official zip.
+
     Raises:
-        RawDataError: unreadable, another kind of file, another split, a question id twice, or a
-            question without any answer.
+        RawDataError: unreadable, another kind of file, another split, an id that is no int64, a
+            question id twice, or a question without any answer.
     """
-    file = _decode(path, _AnnotationFile, "annotations")
+    data = read_json_bytes(path, f"{subtype}_annotations" if subtype else "annotations")
+    file = decode_json(path, data, _AnnotationFile, "annotations")
     _check_subtype(path, file.data_subtype, subtype)
     known: dict[str, str] = {}  # the same few thousand answers come millions of times
-    columns = AnnotationRows([], [], [], [], [], [])
-    for row in _iterate(path, file.annotations, _Annotation):
+    columns = AnnotationRows([], [], [], [], [], [], file.data_subtype)
+    for row in iterate_rows(path, file.annotations, _Annotation):
         if not row.answers:
             raise RawDataError(f"{path}: question {row.question_id} has an empty list of answers")
         answers = [known.setdefault(entry.answer, entry.answer) for entry in row.answers]
         majority = row.multiple_choice_answer
-        columns.ids.append(row.question_id)
-        columns.image_ids.append(row.image_id)
+        if majority is None:
+            majority = Counter(answers).most_common(1)[0][0]
+        columns.ids.append(int(row.question_id))
+        columns.image_ids.append(None if row.image_id is None else int(row.image_id))
         columns.answers.append(answers)
-        columns.majority.append(max(answers, key=answers.count) if majority is None else majority)
+        columns.majority.append(known.setdefault(majority, majority))
         columns.question_types.append(known.setdefault(row.question_type, row.question_type))
         columns.answer_types.append(known.setdefault(row.answer_type, row.answer_type))
-    _check_unique(path, columns.ids)
+    check_rows(path, columns.ids, columns.question_types)
     return columns
-
-
-def _decode(path: Path, kind: type[Row], key: str) -> Row:
-    with disk_errors(path):
-        data = path.read_bytes()
-    if not data.strip():
-        raise RawDataError(f"{path}: an empty file; download it again")
-    try:
-        return msgspec.json.decode(data, type=kind)
-    except msgspec.ValidationError as error:
-        raise RawDataError(
-            f"{path}: not a file of {key} ({error}); {_describe(data)}. "
-            "Is it another file under this name?"
-        ) from None
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise RawDataError(
-            f"{path}: not valid JSON ({error}); {len(data)} bytes: cut short or damaged; "
-            "download or unpack it again"
-        ) from None
-
-
-def _describe(data: bytes) -> str:
-    try:
-        value = msgspec.json.decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        return "it is not even valid JSON"
-    if isinstance(value, dict):
-        return f"its keys are {', '.join(sorted(value)[:8]) or 'none'}"
-    return f"it holds a {type(value).__name__}"
-
-
-def _iterate(path: Path, raw: list[msgspec.Raw], kind: type[Row]) -> Any:
-    decoder = msgspec.json.Decoder(kind)
-    for number, row in enumerate(raw):
-        try:
-            yield decoder.decode(row)
-        except msgspec.DecodeError as error:
-            raise RawDataError(
-                f"{path}: record {number}: {error}: {bytes(row)[:120].decode(errors='replace')}"
-            ) from None
-
-
-def _rows(path: Path, raw: list[msgspec.Raw], kind: type[Row]) -> list[Row]:
-    return list(_iterate(path, raw, kind))
 
 
 def _check_subtype(path: Path, found: str | None, expected: str | None) -> None:
     if found is not None and expected is not None and found != expected:
         raise RawDataError(
-            f"{path}: its header says {found}, expected {expected}: the file of another split "
-            "under this name; put the right file there"
-        )
-
-
-def _check_unique(path: Path, ids: list[int]) -> None:
-    if len(set(ids)) != len(ids):
-        seen: set[int] = set()
-        twice = next(one for one in ids if one in seen or seen.add(one))  # type: ignore[func-returns-value]
-        raise RawDataError(
-            f"{path}: question id {twice} occurs twice ({len(ids) - len(set(ids))} repeats in all)"
+            f"{path}: its header says {excerpt(found.encode())}, expected {expected}: the file of "
+            "another split under this name; put the right file there"
         )

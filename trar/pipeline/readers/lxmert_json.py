@@ -1,0 +1,107 @@
+"""LXMERT's VQA files: train, nominival, minival and test.json.
+
+``[{"question_id", "img_id", "sent", "label": {answer: score}, "answer_type", "question_type"}]``;
+a test file has no label. ``img_id`` is COCO_train2014_000000458752: image id and image split.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+
+from trar.errors import RawDataError
+from trar.pipeline.readers.json_file import (
+    Id,
+    check_rows,
+    decode_json,
+    excerpt,
+    in_memory,
+    iterate_rows,
+    read_json_bytes,
+)
+from trar.pipeline.sources.base import Questions
+
+_IMAGE = re.compile(r"COCO_(?P<split>[a-z0-9]{1,20})_(?P<id>[0-9]{1,18})(?:\.jpg)?")
+_Score = Annotated[float, msgspec.Meta(ge=0, le=1)]
+
+
+class _Row(msgspec.Struct, gc=False):
+    question_id: Id
+    img_id: str
+    sent: str
+    label: dict[str, _Score] | None = None
+    question_type: str = ""
+    answer_type: str = ""
+
+
+@dataclass(frozen=True)
+class LxmertRows:
+    """A file in its own order, and the image splits that its images name, sorted."""
+
+    questions: Questions
+    image_splits: list[str]
+
+
+@in_memory
+def read_lxmert(path: Path) -> LxmertRows:
+    """Read one file of LXMERT's.
+
+    Labels are ``answers`` and ``scores`` in their file's order; ``majority`` is the highest score's
+    answer, the first of equals. A question with an empty label has no answers, and majority "".
+
+    Raises:
+        RawDataError: unreadable, another kind of file, an image name of another form, a score
+            outside 0..1, labels for some of the questions only, or a question id twice.
+    """
+    raw = decode_json(path, read_json_bytes(path), list[msgspec.Raw], "LXMERT questions")
+    known: dict[str, str] = {}
+    ids: list[int] = []
+    image_ids: list[int] = []
+    texts: list[str] = []
+    types: list[str] = []
+    answer_types: list[str] = []
+    answers: list[list[str]] = []
+    scores: list[list[float]] = []
+    majority: list[str] = []
+    image_splits: set[str] = set()
+    for number, row in enumerate(iterate_rows(path, raw, _Row)):
+        image = _IMAGE.fullmatch(row.img_id)
+        if image is None:
+            raise RawDataError(
+                f"{path}: record {number}: img_id {excerpt(row.img_id.encode())!r}, expected a "
+                "name like COCO_train2014_000000458752"
+            )
+        ids.append(int(row.question_id))
+        image_ids.append(int(image["id"]))
+        image_splits.add(image["split"])
+        texts.append(row.sent)
+        types.append(known.setdefault(row.question_type, row.question_type))
+        answer_types.append(known.setdefault(row.answer_type, row.answer_type))
+        if row.label is not None:
+            answers.append([known.setdefault(answer, answer) for answer in row.label])
+            scores.append(list(row.label.values()))
+            best = max(row.label, key=row.label.__getitem__, default="")
+            majority.append(known.setdefault(best, best))
+        if len(answers) not in (0, len(ids)):
+            raise RawDataError(
+                f"{path}: record {number} has {'no' if row.label is None else 'a'} label, the "
+                f"{'others have' if row.label is None else 'ones before have none'}: cut or "
+                "mixed; download it again"
+            )
+    check_rows(path, ids, types)
+    labelled = bool(answers)
+    questions = Questions(
+        ids,
+        image_ids,
+        texts,
+        types,
+        answers if labelled else None,
+        majority,
+        answer_types if labelled else (),
+        scores if labelled else None,
+    )
+    return LxmertRows(questions, sorted(image_splits))

@@ -256,9 +256,14 @@ def feature_sizes(store: FeatureStore) -> tuple[int, int]:
     """Numbers per grid cell, and cells per side of the grid.
 
     Raises:
-        StoreError: the grid is no square, which the attention windows need.
+        StoreError: regions, or a grid that is no square, which the attention windows need.
     """
     spec = store.meta.feature
+    if spec.grid is None:
+        raise StoreError(
+            f"{store.path}: its features are regions ({spec.describe()}); TRAR routes attention "
+            "over a grid: prepare 8x8 or 16x16 .npy or grid-feats-vqa .pth features into a store"
+        )
     if spec.grid[0] != spec.grid[1]:
         raise StoreError(
             f"{store.path}: a grid of {spec.grid[0]}x{spec.grid[1]} cells; TRAR needs a square one"

@@ -22,7 +22,7 @@ from trar.errors import ConfigError
 from trar.features.schema import find_dataset, read_meta
 
 DEFAULT_SEED = 20211010
-_PRESET_OF_DATASET = {"easy-vqa": "easy-vqa"}
+_PRESET_OF_DATASET = {"easy-vqa": "easy-vqa", "clevr": "clevr-hard-fc"}
 _FALLBACK_PRESET = "vqa-soft-avg"
 _PRESET_KEYS = {"model", "data", "loss", "optim", "schedule", "temperature"}
 
@@ -67,13 +67,16 @@ class ModelSettings(_Section):
 
 class DataSettings(_Section):
     """How questions become batches. ``batch_size`` is one optimiser step; with ``accumulation``
-    > 1 it goes through the model in that many parts, which changes memory and not the sum."""
+    > 1 it goes through the model in that many parts, which changes memory and not the sum.
+    Questions are cut to ``max_tokens`` words; None: to the longest of the store, so never.
+    ``vectors``: what word embeddings start from, a name in the store, ``auto`` or ``none``."""
 
-    max_tokens: Positive
+    max_tokens: Positive | None
     batch_size: Positive
     accumulation: Positive
     prefetch: Positive
     eval_batch_size: Positive
+    vectors: str = Field(min_length=1)
 
 
 class OptimSettings(_Section):

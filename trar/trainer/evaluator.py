@@ -17,7 +17,7 @@ from trar.features.questions import ANSWER_TYPES
 from trar.features.reader import SCHEME, FeatureStore
 from trar.trainer.checkpoint import Checkpoint, load_checkpoint
 from trar.trainer.loader import BatchStream, Questions
-from trar.trainer.metrics import VqaScore, exact, vqa
+from trar.trainer.metrics import VqaScore, exact, labels, vqa
 from trar.trainer.metrics.vqa import Rules
 
 ScoredModel = nn.Module | Checkpoint | Path | str
@@ -93,7 +93,8 @@ def predict(
         checkpoint = model if isinstance(model, Checkpoint) else load_checkpoint(model)
         checkpoint.check_store(store)
         batch_size = batch_size or checkpoint.config.data.eval_batch_size
-        max_tokens = max_tokens or checkpoint.config.data.max_tokens
+        said = checkpoint.config.data.max_tokens
+        max_tokens = max_tokens or said or store.meta.longest_question
         model = checkpoint.model(pick_device(device))
     if max_tokens is None:
         raise TypeError("max_tokens is needed with a bare module: how it was trained is not known")
@@ -140,8 +141,11 @@ def score_answers(
         [type_names[number] for number in table.type.tolist()],
         [ANSWER_TYPES[number] for number in truth.type.tolist()],
     )
-    if store.meta.answer_schemes[SCHEME].rule == "exact":
+    rule = store.meta.answer_schemes[SCHEME].rule
+    if rule == "exact":
         return exact.score_columns(*columns)
+    if rule == "labels" and truth.scores is not None:
+        return labels.score_columns(*columns, scores=truth.score_lists())
     return vqa.score_columns(*columns, rules=rules)
 
 

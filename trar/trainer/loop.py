@@ -45,6 +45,7 @@ from trar.trainer.run_folder import (
 )
 from trar.trainer.sampler import epoch_order, rows_of_step, step_seed, steps_per_epoch
 from trar.trainer.schedules import learning_rate_factor, temperature
+from trar.trainer.word_vectors import StartVectors, choose_vectors, start_embeddings
 
 _KEPT_CHECKPOINTS = 2  # besides the best
 
@@ -82,7 +83,8 @@ def train(
         torch.set_num_threads(config.threads)
     device = pick_device(config.device)
     store = FeatureStore(config.store, config.dataset)
-    questions = Questions(store, config.splits, max_tokens=config.data.max_tokens, targets=True)
+    max_tokens = config.data.max_tokens or store.meta.longest_question
+    questions = Questions(store, config.splits, max_tokens=max_tokens, targets=True)
     if not questions.scored_answers:
         raise ConfigError(
             f"{store.path}: no question of {config.split} has an answer that is in the answer "
@@ -91,14 +93,17 @@ def train(
         )
     eval_split, why_not = _eval_split(config, store)
     _model_config(config, store)  # refused here, before there is a folder
+    start = choose_vectors(config, store)
     begin = begin_run(config, store, resume)
     run = begin.run
-    for note in filter(None, [begin.note, why_not]):
+    for note in filter(None, [begin.note, why_not, None if begin.checkpoint else start.note]):
         report(Progress("note", run, note=note))
-    state = _State(config, store, questions, eval_split, run, device, begin.checkpoint)
+    state = _State(config, store, questions, eval_split, run, device, begin.checkpoint or start)
     if state.epoch < config.schedule.epochs:
         write_config(run, config, store)
-        rewind_log(run, state.epoch)
+        rewind_log(run, state.epoch if begin.checkpoint else -1)
+    if begin.checkpoint is None:
+        append_log(run, {"event": "start", "epoch": 0, "vectors": start.name, "note": start.note})
     try:
         if state.epoch and eval_split and state.history[-1]["scores"] is None:
             state.score_epoch(report)  # killed between the epoch's checkpoint and its score
@@ -135,7 +140,7 @@ def _eval_split(config: TrainConfig, store: FeatureStore) -> tuple[str | None, s
             f"{store.path} has no split {split}: nothing is scored on the way; add it with "
             f"`trar-data prepare --split {split}`"
         )
-    if store.meta.question_splits[split].answers_per_question == 0:
+    if not store.meta.question_splits[split].answered:
         raise StoreError(
             f"{store.path}: split {split} has no answers to score against; choose another "
             "eval_split, or none with --set eval_split=null"
@@ -154,10 +159,15 @@ def _model_config(config: TrainConfig, store: FeatureStore) -> TrarConfig:
     )
 
 
-def _new_model(config: TrainConfig, store: FeatureStore, device: torch.device) -> nn.Module:
-    """The untrained model: the same weights for the same seed on every device."""
+def _new_model(
+    config: TrainConfig, store: FeatureStore, start: StartVectors, device: torch.device
+) -> nn.Module:
+    """The untrained model: the same weights for the same seed on every device, and all but the
+    word embeddings the same whatever those start from."""
     torch.manual_seed(config.seed)
-    return build_model(_model_config(config, store)).to(device)
+    model = build_model(_model_config(config, store))
+    start_embeddings(model, start)
+    return model.to(device)
 
 
 class _State:
@@ -171,16 +181,20 @@ class _State:
         eval_split: str | None,
         run: Path,
         device: torch.device,
-        checkpoint: Checkpoint | None,
+        begin: Checkpoint | StartVectors,
     ) -> None:
         self.config, self.store, self.questions = config, store, questions
         self.eval_split, self.run, self.device = eval_split, run, device
+        checkpoint = begin if isinstance(begin, Checkpoint) else None
         self.epoch = checkpoint.epoch if checkpoint else 0
         self.history = list(checkpoint.history) if checkpoint else []
         self.steps = steps_per_epoch(len(questions), config.data.batch_size)
         self.loss: Loss = loss_named(config.loss)
         self.answers = len(store.answers)
-        self.model = checkpoint.model(device) if checkpoint else _new_model(config, store, device)
+        if isinstance(begin, Checkpoint):
+            self.model = begin.model(device)
+        else:
+            self.model = _new_model(config, store, begin, device)
         optim = config.optim
         self.optimiser = build_adam(
             self.model.parameters(), lr=optim.lr, betas=optim.betas, eps=optim.eps
@@ -239,7 +253,7 @@ class _State:
                 self.store,
                 self.eval_split,
                 batch_size=self.config.data.eval_batch_size,
-                max_tokens=self.config.data.max_tokens,
+                max_tokens=self.config.data.max_tokens or self.store.meta.longest_question,
                 progress=count,
             )
             self._last["scores"] = _without_questions(scores, self.eval_split)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
+import click
 import pytest
 
 from trar import console
+from trar.commands.options import on_stop
 from trar.console import TrainingProgress, WorkProgress, duration, table
 from trar.fileio import human_bytes
 from trar.trainer.metrics.result import VqaScore
@@ -67,3 +70,25 @@ def test_json_output_keeps_quiet(capsys: pytest.CaptureFixture[str]) -> None:
     with TrainingProgress(quiet=True) as progress:
         progress(Progress("note", Path("x"), note="careful"))
     assert capsys.readouterr().err == ""
+
+
+def test_interrupt_lost_in_a_finaliser_is_raised_at_the_next_step() -> None:
+    """Python ignores what a finaliser raises; a Ctrl-C that falls there must still end the work."""
+
+    class Loud:
+        def __del__(self) -> None:
+            raise KeyboardInterrupt
+
+    steps = []
+
+    def work(check: Callable[[], None]) -> None:
+        progress = WorkProgress("images", check)
+        for step in range(5):
+            progress("features", step, 5)
+            steps.append(step)
+            if step == 2:
+                Loud()
+
+    with pytest.raises(click.Abort), on_stop("go on so") as check:
+        work(check)
+    assert steps == [0, 1, 2]

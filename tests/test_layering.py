@@ -28,6 +28,8 @@ FORBIDDEN = {
         "trar.console",
         "dask",
         "distributed",
+        "spacy",
+        "pandas",
     },
     "trainer/ops": {"trar.features", "trar.trainer.models", "zarr", "pydantic", "numpy"},
     "trainer/models": {"trar.features", "trar.trainer.importers", "zarr", "pydantic", "numpy"},

@@ -13,8 +13,11 @@ from typing import Any
 import click
 
 import trar
-from trar.commands.data import info, prepare, verify
+from trar.commands.fetch import fetch
+from trar.commands.prepare import prepare
+from trar.commands.show import info, show
 from trar.commands.train import evaluate, predict, train
+from trar.commands.verify import verify
 from trar.errors import TrarError
 
 
@@ -59,7 +62,7 @@ def main() -> None:
     """Train TRAR on a feature store, score it officially, and write submissions."""
 
 
-for command in (prepare, verify, info):
+for command in (fetch, prepare, verify, info, show):
     data.add_command(command)
 for command in (train, evaluate, predict):
     main.add_command(command)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -23,8 +24,9 @@ class WorkProgress:
     On a terminal a bar that redraws itself; elsewhere one line a minute, so that a log stays short.
     """
 
-    def __init__(self, unit: str = "") -> None:
+    def __init__(self, unit: str = "", check: Callable[[], None] = lambda: None) -> None:
         self.unit = unit
+        self._check = check  # called each time, to end the work
         self._bar: Progress | None = None
         self._tasks: dict[str, int] = {}
         self._begin: dict[str, float] = {}
@@ -62,6 +64,7 @@ class WorkProgress:
             self._bar.stop()
 
     def __call__(self, stage: str, done: int, total: int) -> None:
+        self._check()
         now = time.monotonic()
         begin = self._begin.setdefault(stage, now)
         rate = done / (now - begin) if now > begin else 0.0
@@ -80,8 +83,9 @@ class TrainingProgress:
     """Shows a run's ``Progress``: a live line on a terminal, a line a minute elsewhere, and one
     line that stays for every epoch."""
 
-    def __init__(self, quiet: bool = False) -> None:
+    def __init__(self, quiet: bool = False, check: Callable[[], None] = lambda: None) -> None:
         self.quiet = quiet
+        self._check = check  # called each time, to end the work
         self._bar: Progress | None = None
         self._task: TaskID | None = None
         self._last_line = time.monotonic()
@@ -113,6 +117,7 @@ class TrainingProgress:
             self._bar.stop()
 
     def __call__(self, told: Told) -> None:
+        self._check()
         if self.quiet:
             return
         if told.stage == "note":
@@ -179,7 +184,7 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
-def table(rows: list[tuple[str, ...]], header: tuple[str, ...] = ()) -> str:
+def table(rows: Sequence[tuple[str, ...]], header: tuple[str, ...] = ()) -> str:
     """Columns aligned by blanks; every column after the first is right-aligned if numeric."""
     everything = [header, *rows] if header else rows
     widths = [max(len(row[column]) for row in everything) for column in range(len(rows[0]))]

@@ -81,16 +81,21 @@ _REMEDIES = {
 }
 
 
+def free_bytes(folder: Path) -> int:
+    """Bytes that can be written below ``folder``, whether or not it exists yet."""
+    existing = folder.absolute()
+    while not existing.exists():
+        existing = existing.parent
+    return shutil.disk_usage(existing).free
+
+
 def need_space(folder: Path, size_bytes: int, purpose: str) -> None:
     """Refuse before the first byte when ``folder``'s disk cannot hold ``size_bytes`` more.
 
     Raises:
         DiskError: with the bytes needed and free.
     """
-    existing = folder.absolute()
-    while not existing.exists():
-        existing = existing.parent
-    free = shutil.disk_usage(existing).free
+    free = free_bytes(folder)
     if free < size_bytes:
         raise DiskError(
             f"{folder}: {purpose} needs {human_bytes(size_bytes)}, {human_bytes(free)} are free; "

@@ -272,9 +272,9 @@ def nan_grid() -> np.ndarray:
         (save(np.full((64, 12), 1e9, np.float32)), r"largest value 1e\+09, float16 holds at most"),
         (save(np.zeros((64, 12), np.int32)), r"dtype int32, expected float16"),
         (save(np.array([{}] * 64, object)), r"an object array; loading it would run code"),
-        (lambda path: path.write_bytes(b""), r"empty; 0 bytes"),
+        (lambda path: path.write_bytes(b""), r"an empty file, expected features as"),
         (lambda path: path.write_bytes(path.read_bytes()[:200]), r"the file holds"),
-        (lambda path: path.write_bytes(b"junk" * 99), r"not readable as .npy"),
+        (lambda path: path.write_bytes(b"junk" * 99), r"text that begins 'junkjunk"),
     ],
 )
 def test_bad_feature_file_is_named_and_leaves_no_store(
@@ -399,14 +399,14 @@ BAD_RAW = {
     ),
     "feature folder missing": (
         lambda raw: shutil.rmtree(raw / "vqa/feats/train2014"),
-        r"no folder with the image features of train2014: expected one of",
+        r"no image features of train2014: expected one of",
     ),
     "feature folder of something else": (
         lambda raw: [
             path.rename(path.with_suffix(".txt"))
             for path in (raw / "vqa/feats/train2014").iterdir()
         ],
-        r"no feature files; expected .npy or .npz .*found \d+ .txt",
+        r"no feature files; expected .npy, .npz or .pth .*found \d+ .txt",
     ),
     "two files of an image": (
         lambda raw: np.savez(
@@ -438,7 +438,7 @@ def test_options_that_do_not_fit(vqa_raw: Path, vqa_store: Path, tmp_path: Path)
     for changes, message in (
         ({"split": "train+dev"}, r"'dev' is no split of this dataset; it has train, val, test, vg"),
         ({"split": "train+train"}, r"a split is named twice"),
-        ({"feature_dim": 2048}, r"--feature-dim 2048: .* has 12 channels a cell"),
+        ({"feature_dim": 2048}, r"--feature-dim 2048: .* has 12 channels"),
     ):
         with pytest.raises(ConfigError, match=message):
             prepare(config(vqa_raw, tmp_path / "s", **changes))
@@ -450,7 +450,8 @@ def test_options_that_do_not_fit(vqa_raw: Path, vqa_store: Path, tmp_path: Path)
     with pytest.raises(RawDataError, match=r"bad.json"):
         prepare(config(vqa_raw, tmp_path / "s", answers=tmp_path / "bad.json"))
     shutil.copytree(vqa_store, tmp_path / "old")
-    with pytest.raises(StoreError, match=r"holds 64 x 12 float16 features, this prepare would"):
+    message = r"holds 8x8 cells x 12, float16, this prepare would add .* float32"
+    with pytest.raises(StoreError, match=message):
         prepare(config(vqa_raw, tmp_path / "old", split="val", dtype="float32"))
 
 

@@ -70,7 +70,8 @@ def train(
     from trar.trainer import train as run_training
 
     config = build_config(store, dataset=dataset, preset=preset, sets=sets, **settings)
-    with on_stop("Stopped before training began."), TrainingProgress(quiet=as_json) as progress:
+    stopped = "Stopped before training began."
+    with on_stop(stopped) as check, TrainingProgress(as_json, check) as progress:
         result = run_training(config, progress, resume=resume)
     if as_json:
         report = {

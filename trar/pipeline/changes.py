@@ -61,22 +61,31 @@ def find_changes(plan: Plan) -> Changes:
 def _sources(plan: Plan, images: ImagePlan) -> list[str]:
     """What each shard is made from: its raw files, and the form that they are brought into."""
     form = [len(images.images), images.shard_images, msgspec.to_builtins(plan.spec)]
-    return [sha256_json([part.fingerprint(), *form]) for _, part in images.parts()]
+    if plan.form.keep_portrait:
+        form.append("portrait")
+    if plan.config.on_bad_image == "skip":
+        form.append("skip")
+    return [
+        sha256_json([part.images.fingerprint(), part.skip_rows, part.flat_rows, *form])
+        for part in images.parts(plan.spec)
+    ]
 
 
 def _provenance(plan: Plan, split: str) -> dict[str, Any]:
-    return {
-        "files": {
-            name: {"bytes": path.stat().st_size, "sha256": sha256_file(path)}
-            for name, path in plan.source.files(split).items()
-        },
-        "limit": plan.config.limit,
+    files = {
+        name: {"bytes": path.stat().st_size, "sha256": sha256_file(path)}
+        for name, path in plan.source.files(split).items()
     }
+    weighted = plan.source.source_of(split) == "vg" and plan.config.vg_answer_weight == "one"
+    weight = {"answer_weight": "one"} if weighted else {}
+    return {"files": files, "limit": plan.config.limit, **weight}
 
 
 def _difference(before: dict[str, Any], now: dict[str, Any]) -> str:
     if before["limit"] != now["limit"]:
         return f"--limit {before['limit']} then, {now['limit']} now"
+    if before.get("answer_weight") != now.get("answer_weight"):
+        return "another --vg-answer-weight then"
     names = [name for name in now["files"] if now["files"][name] != before["files"].get(name)]
     return f"{', '.join(names) or 'its question files'} changed since"
 

@@ -7,27 +7,55 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+Dataset = Literal["vqa", "clevr", "easy-vqa", "table"]
+
+_DEFAULT_SPLIT = {"easy-vqa": "train+val+test", "table": "all"}
+
 
 class PrepareConfig(BaseModel):
     """Settings of one ``trar-data prepare``; every default is what the command line shows."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    dataset: Literal["vqa", "easy-vqa"] = "vqa"
+    dataset: Dataset = "vqa"
     raw: Path = Path("data")
     store: Path = Path("features")
-    split: str = "train+val"
-    """Question splits, joined by ``+``."""
-    grid: int = Field(default=8, ge=1, le=64)
-    """Side of the feature grid: a feature file must have ``grid * grid`` cells."""
+    split: str | None = None
+    """Question splits, joined by ``+``; None: train+val (easy-vqa and tables: all they have)."""
+    features: Path | None = None
+    """Where the image features are, if not where ``raw``'s layout says."""
+    questions: tuple[Path, ...] = ()
+    """Question and annotation files, if not where ``raw``'s layout says; known by content."""
+    layout: Literal["auto", "grid", "regions", "ragged"] = "auto"
+    """An image is a grid of cells, a fixed number of regions, or any number; auto: as the first
+    images are."""
+    grid: int | None = Field(default=None, ge=1, le=64)
+    """Side of the feature grid: a feature file must have ``grid * grid`` cells. None: as the first
+    image says, else 8 (CLEVR: 14)."""
     feature_dim: int | None = Field(default=None, ge=1)
     """Asserted width of a cell's features; None takes the first image's."""
+    keep_portrait: bool = False
+    """Leave grid-feats-vqa maps of portrait images upright; TRAR's published features turn them."""
     dtype: Literal["float16", "float32"] = "float16"
+    on_bad_image: Literal["error", "skip"] = "error"
+    """Stop at an image that is missing or cannot be read, or leave it and its questions out."""
     answers: Path | None = None
     """A given answer dictionary in the originals' shape; None builds one."""
+    vg_answer_weight: Literal["as_counted", "one"] = "as_counted"
+    """Target of a Visual Genome answer: by the number of its copies (one copy: 0.3), or 1."""
+    vectors: str | None = None
+    """Word vectors to cut to the vocabulary: a spaCy pipeline or folder, a GloVe file, or None."""
+    vectors_lookup: Literal["spacy", "plain"] = "spacy"
+    """Which vector a word gets: the mean over spaCy's tokens of it (TRAR, openvqa, MCAN), or its
+    own or zeros (RWSAN)."""
     limit: int | None = Field(default=None, ge=1)
     """At most this many images of each split (lowest ids), and only the questions about them."""
     shard_images: int | None = Field(default=None, ge=1)
-    """Images per shard; None: 1024, or fewer so that a shard has at most 256 MiB."""
+    """Chunks (images, or 64 regions) per shard; None: 1024, or fewer for at most 256 MiB."""
     workers: int | None = Field(default=None, ge=0)
     """Processes that read features; 0: this one; None: as many as there are cores."""
+
+    @property
+    def wanted_split(self) -> str:
+        """The sum of splits, with the dataset's default filled in; ``all``: every one present."""
+        return self.split or _DEFAULT_SPLIT.get(self.dataset, "train+val")

@@ -8,11 +8,14 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from trar.errors import TrarError
+import numpy as np
+
+from trar.errors import RawDataError, TrarError
 from trar.features.writer import PreparedImage, Receipt, ShardPlace, write_image_shard
-from trar.pipeline.sources import Images
+from trar.pipeline.readers.image import Form, Images
 from trar.pipeline.transforms import prepare_image
 
 Progress = Callable[[str, int, int], None]
@@ -20,11 +23,16 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True)
 class ShardTask:
-    """One shard to write: where, from which images, and the digest of these sources."""
+    """One shard to write: where, from which images, and the digest of these sources. ``regions``
+    are the counted regions of each image where images are ragged. ``skip_bad``: an image that
+    cannot be read is left out instead of ending the work."""
 
     place: ShardPlace
     images: Images
+    form: Form
     sources: str
+    regions: tuple[int, ...] = ()
+    skip_bad: bool = False
 
 
 def write_shard(task: ShardTask, done: Callable[[], None] = lambda: None) -> Receipt:
@@ -32,11 +40,31 @@ def write_shard(task: ShardTask, done: Callable[[], None] = lambda: None) -> Rec
 
     def prepared() -> Iterator[PreparedImage]:
         for row in range(len(task.images)):
-            raw = task.images.read(row)
-            yield prepare_image(raw, task.place.spec, task.images.name(row))
+            yield _prepare(task, row)
             done()
 
     return write_image_shard(task.place, prepared(), task.sources)
+
+
+def _prepare(task: ShardTask, row: int) -> PreparedImage:
+    spec, where = task.place.spec, task.images.name(row)
+    try:
+        image = prepare_image(task.images.read(row), task.form, spec, where)
+        if spec.ragged and len(image.values) != task.regions[row]:
+            raise RawDataError(
+                f"{where}: {len(image.values)} regions, {task.regions[row]} when this run began: "
+                "the file changed meanwhile, or contradicts itself; run the same command again"
+            )
+    except RawDataError as error:
+        if not task.skip_bad:
+            raise
+        rows = task.regions[row] if spec.ragged else spec.rows
+        # a store says nothing of the place that it was made at
+        reason = str(error).replace(where, Path(where).name)
+        return PreparedImage(
+            np.zeros((rows, spec.width), spec.dtype), np.zeros(rows, np.bool_), skipped=reason
+        )
+    return image
 
 
 def write_shards(

@@ -3,37 +3,76 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from trar.errors import ConfigError, RawDataError, StoreError
+from trar.errors import ConfigError, RawDataError
 from trar.features.schema import STORE_FILE, FeatureSpec, StoreMeta, read_meta
 from trar.features.writer import ShardPlace
 from trar.pipeline.config import PrepareConfig
-from trar.pipeline.sources import Images, Questions, Source, open_source
-from trar.pipeline.transforms import orient
+from trar.pipeline.readers.image import Form, Images
+from trar.pipeline.sources import Questions, Source, open_source
+from trar.pipeline.spec import find_features, flat_offsets
+from trar.pipeline.vocabulary import Answers, build_answers, load_answers
 
 _SHARD_IMAGES, _SHARD_BYTES = 1024, 256 << 20
 
 
 @dataclass(frozen=True)
+class ImagePart:
+    """One shard's images; ``skip_rows`` and ``flat_rows`` as in ``writer.ShardPlace``."""
+
+    shard: int
+    images: Images
+    skip_rows: int = 0
+    flat_rows: int = 0
+
+
+@dataclass(frozen=True)
 class ImagePlan:
-    """One image split to write: its images in row order, cut into shards."""
+    """One image split to write: its images in row order, cut into shards of ``shard_images``
+    chunks; ``offsets`` (images + 1,) where images are ragged."""
 
     split: str
     images: Images
     shard_images: int
+    offsets: NDArray[np.int64] | None = None
 
-    def parts(self) -> list[tuple[int, Images]]:
-        """Shard number and images of every shard."""
+    def parts(self, spec: FeatureSpec) -> list[ImagePart]:
+        """What each shard is made of."""
+        if self.offsets is not None:
+            return _ragged_parts(self.images, self.offsets, self.shard_images * spec.chunk_rows)
         starts = range(0, len(self.images), self.shard_images)
         return [
-            (shard, self.images.part(start, min(len(self.images), start + self.shard_images)))
+            ImagePart(
+                shard, self.images.part(start, min(len(self.images), start + self.shard_images))
+            )
             for shard, start in enumerate(starts)
         ]
+
+
+def _ragged_parts(images: Images, offsets: NDArray[np.int64], shard_rows: int) -> list[ImagePart]:
+    """Shards of equal numbers of regions; an image across a border belongs to both sides.
+
+    An image begins in the shard of its first region; one without regions, in that of the next.
+    """
+    total = int(offsets[-1])
+    shards = max(1, -(-total // shard_rows))
+    begins = np.minimum(offsets[:-1] // shard_rows, shards - 1)
+    parts = []
+    for shard in range(shards):
+        first_row, last_row = shard * shard_rows, min(total, (shard + 1) * shard_rows)
+        start, stop = np.searchsorted(begins, [shard, shard + 1]).tolist()
+        if offsets[start] > first_row:  # the shard opens with the rest of an earlier image
+            start = int(np.searchsorted(offsets, first_row, "right")) - 1
+        stop = max(stop, start + 1)
+        skip = max(0, first_row - int(offsets[start]))
+        parts.append(ImagePart(shard, images.part(start, stop), skip, last_row - first_row))
+    return parts
 
 
 @dataclass(frozen=True)
@@ -47,24 +86,45 @@ class QuestionPlan:
     image_split: NDArray[np.uint8]
     image_row: NDArray[np.int32]
 
+    def take(self, rows: NDArray[np.int64]) -> QuestionPlan:
+        """Only these questions."""
+        return QuestionPlan(
+            self.split,
+            self.questions.take(rows.tolist()),
+            self.image_splits,
+            self.image_split[rows],
+            self.image_row[rows],
+        )
+
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything a prepare is going to do."""
+    """Everything a prepare is going to do. ``missing`` are images, by image split, that questions
+    ask about and that are not there, where those may be skipped."""
 
     config: PrepareConfig
     folder: Path
     source: Source
     splits: list[str]
+    form: Form
     spec: FeatureSpec
     images: dict[str, ImagePlan]
     questions: dict[str, QuestionPlan]
+    answers: Answers
     existing: StoreMeta | None
+    missing: dict[str, list[int]] = field(default_factory=dict)
 
-    def place(self, split: str, shard: int) -> ShardPlace:
+    def place(self, split: str, part: ImagePart) -> ShardPlace:
         """Where a shard goes."""
-        plan = self.images[split]
-        return ShardPlace(self.folder, split, shard, plan.shard_images, self.spec)
+        return ShardPlace(
+            self.folder,
+            split,
+            part.shard,
+            self.images[split].shard_images,
+            self.spec,
+            skip_rows=part.skip_rows,
+            flat_rows=part.flat_rows,
+        )
 
 
 def make_plan(config: PrepareConfig) -> Plan:
@@ -76,9 +136,16 @@ def make_plan(config: PrepareConfig) -> Plan:
         StoreError: the store that is there does not fit what is asked.
     """
     source = open_source(config)
-    splits = parse_splits(config.split, source.splits)
+    splits = parse_splits(config.wanted_split, source.splits, source.present())
+    for split in splits:
+        source.files(split)  # the plainest problem is named first: a file that is not there
     folder = config.store / source.dataset
     existing = read_meta(folder) if (folder / STORE_FILE).exists() else None
+    if existing is None:
+        answers = build_answers(source, config.answers)
+    else:
+        answers = load_answers(folder, existing, config.answers)
+    source.use_answers(answers.dictionary)
     questions = {split: source.questions(split) for split in splits}
     names = list(dict.fromkeys(name for split in splits for name in source.image_splits(split)))
     images = {name: source.images(name) for name in names}
@@ -88,33 +155,68 @@ def make_plan(config: PrepareConfig) -> Plan:
             split: _about(one, [images[name] for name in source.image_splits(split)])
             for split, one in questions.items()
         }
-    spec = _feature_spec(config, source.grid, images[names[0]], existing)
-    shard_images = config.shard_images or max(1, min(_SHARD_IMAGES, _SHARD_BYTES // spec.row_bytes))
+    found = find_features(config, images[names[0]], source.grid, existing)
+    plans, spec = _plan_images(config, images, found.form, found.spec, existing)
+    missing: dict[str, list[int]] = {}
+    joined = {
+        split: _join(config, split, one, source.image_splits(split), images, missing)
+        for split, one in questions.items()
+    }
+    return Plan(
+        config, folder, source, splits, found.form, spec, plans, joined, answers, existing, missing
+    )
+
+
+def check_join(config: PrepareConfig) -> None:
+    """Read the question files that are there and the names of their images, and join them.
+
+    Raises:
+        TrarError: as ``make_plan``, as far as no image is read.
+    """
+    source = open_source(config)
+    missing: dict[str, list[int]] = {}
+    for split in parse_splits(config.wanted_split, source.splits, source.present()):
+        names = source.image_splits(split)
+        images = {name: source.images(name) for name in names}
+        _join(config, split, source.questions(split), names, images, missing)
+
+
+def _plan_images(
+    config: PrepareConfig,
+    images: dict[str, Images],
+    form: Form,
+    spec: FeatureSpec,
+    existing: StoreMeta | None,
+) -> tuple[dict[str, ImagePlan], FeatureSpec]:
+    """Shards of each image split; ragged ones are counted, which also gives the longest."""
+    images = {name: one.with_form(form) for name, one in images.items()}
     kept = (
         {name: one.shard_images for name, one in existing.image_splits.items()} if existing else {}
     )
-    return Plan(
-        config,
-        folder,
-        source,
-        splits,
-        spec,
-        {name: ImagePlan(name, one, kept.get(name, shard_images)) for name, one in images.items()},
-        {
-            split: _join(split, one, source.image_splits(split), images)
-            for split, one in questions.items()
-        },
-        existing,
-    )
+    shard_images = config.shard_images
+    if shard_images is None:
+        shard_images = max(1, min(_SHARD_IMAGES, _SHARD_BYTES // spec.chunk_bytes))
+    offsets: dict[str, NDArray[np.int64] | None] = dict.fromkeys(images)
+    if spec.ragged:
+        counted = {name: flat_offsets(config, one, spec, name) for name, one in images.items()}
+        longest = max(int(np.diff(one).max(initial=0)) for one in counted.values())
+        if not spec.rows:
+            spec = msgspec.structs.replace(spec, rows=longest)
+        offsets.update(counted)
+    plans = {
+        name: ImagePlan(name, one, kept.get(name, shard_images), offsets[name])
+        for name, one in images.items()
+    }
+    return plans, spec
 
 
-def parse_splits(text: str, known: Sequence[str]) -> list[str]:
-    """``train+val`` -> [train, val].
+def parse_splits(text: str, known: Sequence[str], present: Sequence[str]) -> list[str]:
+    """``train+val`` -> [train, val]; ``all`` is every split that is ``present``.
 
     Raises:
         ConfigError: a split that this dataset does not have, or one named twice.
     """
-    splits = text.split("+")
+    splits = list(present) if text == "all" and "all" not in known else text.split("+")
     for split in splits:
         if split not in known:
             raise ConfigError(
@@ -131,27 +233,13 @@ def _about(questions: Questions, images: list[Images]) -> Questions:
     return questions.take(kept.tolist())
 
 
-def _feature_spec(
-    config: PrepareConfig, grid: int, images: Images, existing: StoreMeta | None
-) -> FeatureSpec:
-    width = orient(images.read(0), grid, images.name(0)).shape[1]
-    if config.feature_dim not in (None, width):
-        raise ConfigError(
-            f"--feature-dim {config.feature_dim}: {images.name(0)} has {width} channels a cell"
-        )
-    spec = FeatureSpec(grid * grid, width, config.dtype, (grid, grid))
-    if existing is not None and existing.feature != spec:
-        old = existing.feature
-        raise StoreError(
-            f"{config.store / existing.dataset}: this store holds {old.rows} x {old.width} "
-            f"{old.dtype} features, this prepare would add {spec.rows} x {spec.width} "
-            f"{spec.dtype}; use the same extractor and --dtype, or another --store"
-        )
-    return spec
-
-
 def _join(
-    split: str, questions: Questions, names: list[str], images: dict[str, Images]
+    config: PrepareConfig,
+    split: str,
+    questions: Questions,
+    names: list[str],
+    images: dict[str, Images],
+    left_out: dict[str, list[int]],
 ) -> QuestionPlan:
     wanted = np.asarray(questions.image_ids, np.int64)
     image_split = np.zeros(len(wanted), np.uint8)
@@ -161,17 +249,22 @@ def _join(
         row = np.searchsorted(ids, wanted)
         found = (row < len(ids)) & (ids[np.minimum(row, len(ids) - 1)] == wanted)
         image_split[found], image_row[found] = number, row[found]
+    plan = QuestionPlan(split, questions, names, image_split, image_row)
     missing = np.flatnonzero(image_row < 0)
     if len(missing):
         first = int(missing[0])
-        absent = len(np.unique(wanted[missing]))
-        raise RawDataError(
-            f"{len(missing)} of {len(wanted)} questions of split {split!r} have no image: features "
-            f"of {absent} images are missing from {' and '.join(names)} "
-            f"({sum(len(images[name]) for name in names)} feature files found). The first is "
-            f"question {questions.ids[first]} about image {wanted[first]}. Complete the feature "
-            "folder (half-unpacked archive?), or prepare a part of it with --limit"
-        )
-    if not len(wanted):
+        absent = np.unique(wanted[missing])
+        if config.on_bad_image == "error":
+            raise RawDataError(
+                f"{len(missing)} of {len(wanted)} questions of split {split!r} have no image: "
+                f"features of {len(absent)} images are missing from {' and '.join(names)} "
+                f"({sum(len(images[name]) for name in names)} feature files found). The first is "
+                f"question {questions.ids[first]} about image {wanted[first]}. Complete the "
+                "feature folder (half-unpacked archive?), prepare a part of it with --limit, or "
+                "leave these questions out with --on-bad-image skip"
+            )
+        left_out.setdefault(names[0], []).extend(absent.tolist())
+        plan = plan.take(np.flatnonzero(image_row >= 0))
+    if not len(plan.questions):
         raise RawDataError(f"split {split!r} has no questions about these images")
-    return QuestionPlan(split, questions, names, image_split, image_row)
+    return plan

@@ -8,7 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 import trar
+from trar.errors import RawDataError
+from trar.features.questions import NameTable, Texts
 from trar.features.reader import SCHEME, TOKENIZER
 from trar.features.schema import (
     FORMAT_VERSION,
@@ -17,16 +21,19 @@ from trar.features.schema import (
     StoreMeta,
     TargetRule,
 )
+from trar.features.vectors import VectorsEntry
 from trar.features.writer import Receipt, ShardPlace, StoreWriter, finished_shard
 from trar.fileio import need_space
 from trar.pipeline.changes import Changes, find_changes
 from trar.pipeline.config import PrepareConfig
 from trar.pipeline.engine import Progress, ShardTask, write_shards
-from trar.pipeline.plan import Plan, make_plan
+from trar.pipeline.plan import ImagePart, ImagePlan, Plan, QuestionPlan, make_plan
 from trar.pipeline.tables import write_questions
-from trar.pipeline.vocabulary import Dictionaries, build_dictionaries, load_dictionaries
+from trar.pipeline.vectors import CutVectors, cut_vectors, vectors_name
+from trar.pipeline.vocabulary import Words, build_words, load_words
 
 _TABLE_BYTES_PER_QUESTION = 1000  # texts, tokens, ten answers and targets; VQA-v2 needs about 400
+_SKIPPED_SHOWN = 5
 
 
 @dataclass(frozen=True)
@@ -38,6 +45,7 @@ class PrepareResult:
     made: list[str]
     kept: list[str]
     warnings: list[str] = field(default_factory=list)
+    vectors: VectorsEntry | None = None
 
 
 def prepare(config: PrepareConfig, progress: Progress = lambda *_: None) -> PrepareResult:
@@ -53,86 +61,198 @@ def prepare(config: PrepareConfig, progress: Progress = lambda *_: None) -> Prep
     begin = time.perf_counter()
     plan = make_plan(config)
     changes = find_changes(plan)
-    warnings: list[str] = []
-    if plan.existing is None:
-        dictionaries = build_dictionaries(plan.source, config.answers)
-        warnings += filter(None, [plan.source.vocabulary_note()])
-    else:
-        dictionaries = load_dictionaries(plan.folder, plan.existing, config.answers)
-        if not changes.splits:
-            return PrepareResult(plan.folder, plan.existing, [], plan.splits)
-    finished, tasks = _shard_work(plan, changes)
-    _check_space(plan, tasks)
+    old = plan.existing
+    words = build_words(plan.source) if old is None else load_words(plan.folder, old)
+    warnings = [note for one in plan.questions.values() for note in one.questions.notes]
+    warnings += filter(None, [plan.source.vocabulary_note() if old is None else None])
+    cut = _cut_vectors(plan, words)
+    if cut is None and not changes.splits:
+        assert old is not None
+        return PrepareResult(plan.folder, old, [], plan.splits)
+    finished, tasks = shard_work(plan, changes)
+    need_space(plan.folder, needed_bytes(plan, tasks), "this store")
     with StoreWriter(plan.folder) as writer:
-        _write_dictionaries(writer, plan, dictionaries)
+        _write_dictionaries(writer, plan, words)
         for name in changes.images:
             one = plan.images[name]
-            writer.create_images(name, plan.spec, one.images.ids, one.shard_images)
+            writer.create_images(name, plan.spec, one.images.ids, one.shard_images, one.offsets)
         receipts = finished | write_shards(tasks, config.workers, progress)
-        image_splits = _finish_images(writer, plan, changes, receipts)
-        question_splits: dict[str, QuestionSplit] = {}
-        for number, split in enumerate(changes.splits):
-            progress("questions", number, len(changes.splits))
-            source = "vg" if split == "vg" else plan.source.dataset
-            entry = write_questions(writer, plan.questions[split], dictionaries, source)
-            question_splits[split] = entry
-            warnings += _question_warnings(split, entry, dictionaries.answers_entry.rule)
-        progress("questions", len(changes.splits), len(changes.splits))
-        meta = _describe(plan, dictionaries, image_splits, question_splits, changes)
+        image_splits, skipped = _finish_images(writer, plan, changes, receipts)
+        warnings += _skip_warnings(plan, skipped)
+        question_splits = _write_question_splits(writer, plan, changes, words, skipped, progress)
+        for split, entry in question_splits.items():
+            warnings += _question_warnings(plan, split, entry)
+        vectors = None
+        if cut is not None:
+            vectors = writer.write_vectors(cut.name, cut.table, cut.covered, cut.made_from)
+            warnings += cut.notes
+        meta = _describe(plan, words, image_splits, question_splits, changes, skipped, vectors)
         meta = writer.finish(meta, _log(plan, changes, time.perf_counter() - begin))
     kept = [split for split in plan.splits if split not in changes.splits]
-    return PrepareResult(plan.folder, meta, changes.splits, kept, warnings)
+    return PrepareResult(plan.folder, meta, changes.splits, kept, warnings, vectors)
 
 
-def _shard_work(plan: Plan, changes: Changes) -> tuple[dict[ShardPlace, Receipt], list[ShardTask]]:
+def _cut_vectors(plan: Plan, words: Words) -> CutVectors | None:
+    """The word vectors asked for, unless the store has them already."""
+    source, lookup = plan.config.vectors, plan.config.vectors_lookup
+    if source is None:
+        return None
+    if plan.existing is not None and vectors_name(source, lookup) in plan.existing.vectors:
+        return None
+    return cut_vectors(source, words.vocabulary, lookup)
+
+
+def shard_work(plan: Plan, changes: Changes) -> tuple[dict[ShardPlace, Receipt], list[ShardTask]]:
     """What an earlier, stopped run finished, and what is left to do."""
     finished, tasks = {}, []
     for name in changes.images:
-        parts = plan.images[name].parts()
-        for (shard, images), sources in zip(parts, changes.sources[name], strict=True):
-            place = plan.place(name, shard)
+        parts = plan.images[name].parts(plan.spec)
+        for part, sources in zip(parts, changes.sources[name], strict=True):
+            place = plan.place(name, part)
             receipt = finished_shard(place, sources)
             if receipt is None:
-                tasks.append(ShardTask(place, images, sources))
+                tasks.append(_task(plan, plan.images[name], part, place, sources))
             else:
                 finished[place] = receipt
     return finished, tasks
 
 
-def _check_space(plan: Plan, tasks: list[ShardTask]) -> None:
-    features = sum(len(task.images) for task in tasks) * (plan.spec.row_bytes + 100)
+def _task(
+    plan: Plan, images: ImagePlan, part: ImagePart, place: ShardPlace, sources: str
+) -> ShardTask:
+    regions: tuple[int, ...] = ()
+    if images.offsets is not None:
+        first = int(np.searchsorted(images.images.ids, part.images.ids[0]))
+        ends = images.offsets[first : first + len(part.images) + 1]
+        regions = tuple(np.diff(ends).tolist())
+    skip_bad = plan.config.on_bad_image == "skip"
+    return ShardTask(place, part.images, plan.form, sources, regions, skip_bad)
+
+
+def needed_bytes(plan: Plan, tasks: list[ShardTask]) -> int:
+    """An upper bound of what is left to write."""
+    chunks = sum(_chunks(task) for task in tasks)
     questions = sum(len(one.questions) for one in plan.questions.values())
-    size_bytes = features + questions * _TABLE_BYTES_PER_QUESTION + (1 << 20)
-    need_space(plan.folder, size_bytes, "this store")
+    per_chunk = plan.spec.chunk_bytes + 100 + 16 * plan.spec.chunk_rows * plan.spec.boxes
+    return chunks * per_chunk + questions * _TABLE_BYTES_PER_QUESTION + (1 << 20)
 
 
-def _write_dictionaries(writer: StoreWriter, plan: Plan, dictionaries: Dictionaries) -> None:
+def _chunks(task: ShardTask) -> int:
+    spec = task.place.spec
+    return -(-task.place.flat_rows // spec.chunk_rows) if spec.ragged else len(task.images)
+
+
+def _write_dictionaries(writer: StoreWriter, plan: Plan, words: Words) -> None:
     if plan.existing is not None:
         writer.keep(plan.existing.files)
         return
-    writer.write_json(dictionaries.vocabulary_entry.file, dictionaries.vocabulary.to_json())
-    writer.write_json(dictionaries.answers_entry.file, dictionaries.answers.to_json())
+    writer.write_json(words.entry.file, words.vocabulary.to_json())
+    writer.write_json(plan.answers.entry.file, plan.answers.dictionary.to_json())
 
 
 def _finish_images(
     writer: StoreWriter, plan: Plan, changes: Changes, receipts: dict[ShardPlace, Receipt]
-) -> dict[str, ImageSplit]:
-    entries = {}
+) -> tuple[dict[str, ImageSplit], dict[str, dict[int, str]]]:
+    """Entries of the new image splits, and the images left out of each: id -> why."""
+    entries, skipped = {}, {}
     for name in changes.images:
         one = plan.images[name]
-        own = [receipts[plan.place(name, shard)] for shard, _ in one.parts()]
-        writer.finish_images(name, own)
+        own = [receipts[plan.place(name, part)] for part in one.parts(plan.spec)]
+        left_out = _skipped_ids(plan, one, own)
+        if len(left_out) == len(one.images):
+            raise RawDataError(
+                f"none of the {len(one.images)} images of {name} can be read; the first: "
+                f"{next(iter(left_out.values()))}"
+            )
+        writer.finish_images(name, plan.spec, own)
+        names = plan.source.image_names(name)
+        if names is not None:
+            known = [names[image_id] for image_id in one.images.ids.tolist()]
+            writer.write_table(f"names/{name}", NameTable(Texts.pack(known)).columns())
         entries[name] = ImageSplit(
             images=len(one.images),
             shard_images=one.shard_images,
             masked_cells=sum(receipt.masked_cells for receipt in own),
             largest_value=max(receipt.largest_value for receipt in own),
             largest_cast_error=max(receipt.largest_cast_error for receipt in own),
+            flat_rows=0 if one.offsets is None else int(one.offsets[-1]),
+            named=names is not None,
         )
+        if left_out:
+            skipped[name] = left_out
+    for name, images in plan.missing.items():
+        missing = dict.fromkeys(sorted(set(images)), "no features")
+        skipped[name] = skipped.get(name, {}) | missing
+    return entries, skipped
+
+
+def _skipped_ids(plan: Plan, images: ImagePlan, receipts: list[Receipt]) -> dict[int, str]:
+    left_out = {}
+    for part, receipt in zip(images.parts(plan.spec), receipts, strict=True):
+        own = part.images.ids[1 if part.skip_rows else 0 :]
+        left_out.update({int(own[row]): why for row, why in receipt.skipped.items()})
+    return left_out
+
+
+def _write_question_splits(
+    writer: StoreWriter,
+    plan: Plan,
+    changes: Changes,
+    words: Words,
+    skipped: dict[str, dict[int, str]],
+    progress: Progress,
+) -> dict[str, QuestionSplit]:
+    entries = {}
+    for number, split in enumerate(changes.splits):
+        progress("questions", number, len(changes.splits))
+        source = plan.source.source_of(split)
+        questions = _without_images(plan, plan.questions[split], skipped)
+        weight_one = source == "vg" and plan.config.vg_answer_weight == "one"
+        entries[split] = write_questions(
+            writer, questions, words, plan.answers, source, weight_one=weight_one
+        )
+    progress("questions", len(changes.splits), len(changes.splits))
     return entries
 
 
-def _question_warnings(split: str, entry: QuestionSplit, rule: TargetRule) -> list[str]:
+def _without_images(
+    plan: Plan, questions: QuestionPlan, skipped: dict[str, dict[int, str]]
+) -> QuestionPlan:
+    """The questions about images that are there."""
+    known = {
+        name: {int(one) for one in made}
+        for name, made in (plan.existing.provenance if plan.existing else {})
+        .get("skipped", {})
+        .items()
+    }
+    keep = np.ones(len(questions.questions), np.bool_)
+    for number, name in enumerate(questions.image_splits):
+        left_out = [*skipped.get(name, ()), *known.get(name, ())]
+        if left_out:
+            bad = np.flatnonzero(np.isin(plan.images[name].images.ids, left_out))
+            keep &= ~((questions.image_split == number) & np.isin(questions.image_row, bad))
+    if keep.all():
+        return questions
+    if not keep.any():
+        raise RawDataError(f"split {questions.split!r}: all its images were left out")
+    return questions.take(np.flatnonzero(keep))
+
+
+def _skip_warnings(plan: Plan, skipped: dict[str, dict[int, str]]) -> list[str]:
+    warnings = []
+    for name, images in skipped.items():
+        shown = [f"{image_id}: {why}" for image_id, why in images.items()][:_SKIPPED_SHOWN]
+        more = f"; and {len(images) - len(shown)} more" if len(images) > len(shown) else ""
+        warnings.append(
+            f"{name}: {len(images)} images left out, with the questions about them: "
+            f"{'; '.join(shown)}{more} (all are listed in {plan.folder}/store.json)"
+        )
+    return warnings
+
+
+def _question_warnings(plan: Plan, split: str, entry: QuestionSplit) -> list[str]:
+    rule: TargetRule = plan.answers.entry.rule
+    weighted = entry.source == "vg" and plan.config.vg_answer_weight == "one"
     warnings = []
     if entry.unknown_tokens:
         share = 100 * entry.unknown_tokens / entry.tokens
@@ -140,22 +260,31 @@ def _question_warnings(split: str, entry: QuestionSplit, rule: TargetRule) -> li
             f"{split}: {entry.unknown_tokens:,} of {entry.tokens:,} words ({share:.2f} %) are not "
             "in the vocabulary"
         )
-    if rule == "vqa" and 0 < entry.answers_per_question < 4:
+    if rule == "vqa" and 0 < entry.answers_per_question < 4 and not weighted:
+        targets = " or ".join(f"0.{3 * n}" for n in range(1, entry.answers_per_question + 1))
+        option = "; --vg-answer-weight one makes them 1" if entry.source == "vg" else ""
         warnings.append(
-            f"{split}: questions with only {entry.answers_per_question} answers: a right answer "
-            "given once has target 0.3 under the ten-annotator rule"
+            f"{split}: questions with only {entry.answers_per_question} answers: under the "
+            f"ten-annotator rule their targets are {targets}{option}"
         )
     return warnings
 
 
 def _describe(
     plan: Plan,
-    dictionaries: Dictionaries,
+    words: Words,
     image_splits: dict[str, ImageSplit],
     question_splits: dict[str, QuestionSplit],
     changes: Changes,
+    skipped: dict[str, dict[int, str]],
+    vectors: VectorsEntry | None,
 ) -> StoreMeta:
     old = plan.existing
+    before = old.provenance if old else {}
+    left_out = dict(before.get("skipped", {}))
+    for name, images in skipped.items():
+        said = {str(image_id): why for image_id, why in images.items()}
+        left_out[name] = {**left_out.get(name, {}), **said}
     return StoreMeta(
         format_version=FORMAT_VERSION,
         dataset=plan.source.dataset,
@@ -163,13 +292,18 @@ def _describe(
         feature=plan.spec,
         image_splits={**(old.image_splits if old else {}), **image_splits},
         question_splits={**(old.question_splits if old else {}), **question_splits},
-        vocabularies={TOKENIZER: dictionaries.vocabulary_entry},
-        answer_schemes={SCHEME: dictionaries.answers_entry},
+        vocabularies={TOKENIZER: words.entry},
+        answer_schemes={SCHEME: plan.answers.entry},
         files={},
         fingerprint="",
         provenance={
             "made_by": f"trar {trar.__version__}",
-            "splits": {**(old.provenance["splits"] if old else {}), **changes.provenance},
+            "splits": {**before.get("splits", {}), **changes.provenance},
+            **({"skipped": left_out} if left_out else {}),
+        },
+        vectors={
+            **(old.vectors if old else {}),
+            **({vectors.name: vectors} if vectors is not None else {}),
         },
     )
 

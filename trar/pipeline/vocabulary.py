@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -20,19 +21,27 @@ ANSWERS_FILE = f"answers-{SCHEME}.json"
 
 
 @dataclass(frozen=True)
-class Dictionaries:
-    """What turns texts into ids and answers into labels, and what ``store.json`` says of it."""
+class Answers:
+    """What turns answers into labels, and what ``store.json`` says of it."""
+
+    dictionary: AnswerDictionary
+    entry: AnswersEntry
+
+
+@dataclass(frozen=True)
+class Words:
+    """What turns questions into token ids, and what ``store.json`` says of it."""
 
     vocabulary: Vocabulary
-    vocabulary_entry: VocabularyEntry
-    answers: AnswerDictionary
-    answers_entry: AnswersEntry
+    entry: VocabularyEntry
 
 
-def build_dictionaries(source: Source, answers_file: Path | None) -> Dictionaries:
-    """From every question file present, and from the train and val answers or a given file."""
-    texts = {split: source.texts(split) for split in source.present()}
-    vocabulary = Vocabulary.build(texts)
+def build_answers(source: Source, answers_file: Path | None) -> Answers:
+    """From the train and val answers that are there, or a given file.
+
+    Raises:
+        RawDataError: no annotations and no file, or no answer that is frequent enough.
+    """
     if answers_file is not None:
         answers, made_from = _read_answers(answers_file), [answers_file.name]
     else:
@@ -49,55 +58,67 @@ def build_dictionaries(source: Source, answers_file: Path | None) -> Dictionarie
                 f"no answer of {' and '.join(made_from)} occurs {source.min_count} times, so the "
                 "answer dictionary would be empty: give one with --answers FILE"
             )
-    return Dictionaries(
-        vocabulary,
-        VocabularyEntry(
-            VOCABULARY_FILE,
-            len(vocabulary),
-            vocabulary.digest,
-            {split: len(lines) for split, lines in texts.items()},
-        ),
-        answers,
-        AnswersEntry(
-            ANSWERS_FILE, len(answers), answers.digest, source.rule, source.min_count, made_from
-        ),
+    entry = AnswersEntry(
+        ANSWERS_FILE, len(answers), answers.digest, source.rule, source.min_count, made_from
     )
+    return Answers(answers, entry)
 
 
-def load_dictionaries(folder: Path, meta: StoreMeta, answers_file: Path | None) -> Dictionaries:
+def build_words(source: Source) -> Words:
+    """From every question file present, in the dataset's order."""
+    texts = {split: source.texts(split) for split in source.present()}
+    vocabulary = Vocabulary.build(texts)
+    entry = VocabularyEntry(
+        VOCABULARY_FILE,
+        len(vocabulary),
+        vocabulary.digest,
+        {split: len(lines) for split, lines in texts.items()},
+    )
+    return Words(vocabulary, entry)
+
+
+def load_answers(folder: Path, meta: StoreMeta, answers_file: Path | None) -> Answers:
     """Those of a finished store, unchanged.
 
     Raises:
         StoreError: they cannot be read, or another answer dictionary is asked for.
     """
-    vocabulary_entry = meta.vocabularies[TOKENIZER]
-    answers_entry = meta.answer_schemes[SCHEME]
-    try:
-        vocabulary = Vocabulary.from_json(
-            msgspec.json.decode((folder / vocabulary_entry.file).read_bytes())
-        )
-        answers = AnswerDictionary.from_json(
-            msgspec.json.decode((folder / answers_entry.file).read_bytes())
-        )
-    except (OSError, msgspec.DecodeError) as error:
-        raise StoreError(
-            f"{folder}: its vocabulary or answers cannot be read ({error}); run trar-data verify"
-        ) from error
+    entry = meta.answer_schemes[SCHEME]
+    answers = AnswerDictionary.from_json(_read_json(folder, entry.file))
     if answers_file is not None and _read_answers(answers_file).digest != answers.digest:
         raise StoreError(
             f"{folder}: its answer dictionary ({len(answers):,} answers) is frozen and is not that "
             f"of {answers_file}; leave --answers out, or prepare into another --store"
         )
-    return Dictionaries(vocabulary, vocabulary_entry, answers, answers_entry)
+    return Answers(answers, entry)
+
+
+def load_words(folder: Path, meta: StoreMeta) -> Words:
+    """Those of a finished store, unchanged.
+
+    Raises:
+        StoreError: they cannot be read.
+    """
+    entry = meta.vocabularies[TOKENIZER]
+    return Words(Vocabulary.from_json(_read_json(folder, entry.file)), entry)
+
+
+def _read_json(folder: Path, name: str) -> Any:
+    try:
+        return msgspec.json.decode((folder / name).read_bytes())
+    except (OSError, msgspec.DecodeError) as error:
+        raise StoreError(
+            f"{folder / name}: cannot be read ({error}); run trar-data verify"
+        ) from error
 
 
 def _read_answers(path: Path) -> AnswerDictionary:
+    """``answer_dict.json`` of the openvqa family, or LXMERT's ``trainval_ans2label.json`` or
+    ``trainval_label2ans.json``: the labels' order is kept as it is."""
     try:
         with disk_errors(path):
             data = path.read_bytes()
-        return AnswerDictionary.from_json(
-            msgspec.json.decode(data), where=str(path), error=RawDataError
-        )
+        value = msgspec.json.decode(data)
     except FileNotFoundError:
         raise RawDataError(f"{path}: no such file; --answers takes an answer_dict.json") from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
@@ -105,3 +126,11 @@ def _read_answers(path: Path) -> AnswerDictionary:
             f"{path}: not valid JSON ({error}); --answers takes an answer_dict.json: "
             "[answer to index, index to answer]"
         ) from None
+    if isinstance(value, dict):  # answer -> label; the other half follows from it
+        value = [value, {str(label): answer for answer, label in value.items()}]
+    elif isinstance(value, list) and value and all(isinstance(one, str) for one in value):
+        value = [
+            {answer: label for label, answer in enumerate(value)},
+            {str(label): answer for label, answer in enumerate(value)},
+        ]
+    return AnswerDictionary.from_json(value, where=str(path), error=RawDataError)

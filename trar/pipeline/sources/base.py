@@ -7,18 +7,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
-from numpy.typing import NDArray
-
+from trar.features.answers import AnswerDictionary
 from trar.features.schema import TargetRule
+from trar.pipeline.readers.image import Images
 
 
 @dataclass(frozen=True)
 class Questions:
     """One split of questions as parallel columns, in the order of their file.
 
-    ``answers`` is None where the split has none (a test split). An image is named by id within
-    the split's image splits; ``answer_types`` are names of ``questions.ANSWER_TYPES``.
+    ``answers`` is None where the split has none (a test split); ``scores`` gives each answer's
+    score where the raw file states it (LXMERT's labels), else the rule makes it. An image is named
+    by id within the split's image splits; ``answer_types`` are names of ``questions.ANSWER_TYPES``.
+    ``notes`` are warnings about what was left out on the way.
     """
 
     ids: Sequence[int]
@@ -28,6 +29,8 @@ class Questions:
     answers: Sequence[Sequence[str]] | None = None
     majority: Sequence[str] = ()
     answer_types: Sequence[str] = ()
+    scores: Sequence[Sequence[float]] | None = None
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -46,29 +49,9 @@ class Questions:
             None if self.answers is None else pick(self.answers),
             pick(self.majority) if self.majority else (),
             pick(self.answer_types) if self.answer_types else (),
+            None if self.scores is None else pick(self.scores),
+            self.notes,
         )
-
-
-class Images(Protocol):
-    """The images of one image split, by row; small and picklable after ``part``."""
-
-    @property
-    def ids(self) -> NDArray[np.int64]:
-        """Image ids, (n,) ascending."""
-
-    def __len__(self) -> int: ...
-
-    def part(self, start: int, stop: int) -> Images:
-        """Rows start..stop."""
-
-    def read(self, row: int) -> NDArray[Any]:
-        """Raw features of a row, in an orientation that ``transforms.orient`` knows."""
-
-    def name(self, row: int) -> str:
-        """Where the row comes from, for messages."""
-
-    def fingerprint(self) -> str:
-        """A digest that changes when the raw data of these images do."""
 
 
 class Source(Protocol):
@@ -80,15 +63,19 @@ class Source(Protocol):
     splits: tuple[str, ...]
     """Every question split this dataset can have, in the order that makes the vocabulary."""
     grid: int
+    """The side of the grid where the files themselves leave it open."""
 
     def present(self) -> list[str]:
-        """The splits whose question file is there, in vocabulary order."""
+        """The splits whose questions make the vocabulary: those whose file is there, in order."""
 
     def vocabulary_note(self) -> str | None:
         """A warning when question files are missing that published checkpoints were made with."""
 
     def answer_splits(self) -> list[str]:
         """The splits whose answers make the answer dictionary, those present."""
+
+    def use_answers(self, answers: AnswerDictionary) -> None:
+        """Told before any questions are read, for sources that keep questions by their answer."""
 
     def texts(self, split: str) -> Sequence[str]:
         """The questions' texts alone, for the vocabulary; needs no annotation file."""
@@ -103,15 +90,21 @@ class Source(Protocol):
             RawDataError: a file is missing, damaged, of another split, or does not join.
         """
 
+    def source_of(self, split: str) -> str:
+        """Whose question ids these are: with the id it identifies a question across splits."""
+
     def image_splits(self, split: str) -> list[str]:
         """The image splits that a question split refers to."""
 
     def images(self, image_split: str) -> Images:
-        """Find the images of an image split.
+        """Find the images of an image split, not yet read in any form.
 
         Raises:
-            RawDataError: the folder is missing or holds something else.
+            RawDataError: they are missing, or something else is in their place.
         """
+
+    def image_names(self, image_split: str) -> Sequence[str] | None:
+        """Names by image id where images have names and no ids of their own, else None."""
 
     def files(self, split: str) -> dict[str, Path]:
         """The raw files of a split by the name that the store's provenance gives them."""

@@ -13,15 +13,16 @@ import importlib.util
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from trar.errors import RawDataError
+from trar.features.answers import AnswerDictionary
 from trar.features.schema import TargetRule
 from trar.pipeline.grid_descriptor import CHANNELS, describe_cells, standardise
+from trar.pipeline.readers.image import Form, RawImage
 from trar.pipeline.sources.base import Questions
 
 HELD_OUT_EVERY = 10  # training images with id % 10 == 9 are val, with id % 10 == 0 are measured
@@ -32,7 +33,8 @@ _FOLDER = {"train": "train", "val": "train", "test": "test"}
 
 @dataclass(frozen=True)
 class EasyVqaImages:
-    """Images of one split by ascending id, described and standardised when read."""
+    """Images of one split by ascending id, described and standardised when read; grid features,
+    whatever form is asked for."""
 
     ids: NDArray[np.int64]
     folder: Path
@@ -45,12 +47,15 @@ class EasyVqaImages:
     def part(self, start: int, stop: int) -> EasyVqaImages:
         return EasyVqaImages(self.ids[start:stop], self.folder, self.mean, self.scale)
 
-    def read(self, row: int) -> NDArray[Any]:
+    def with_form(self, form: Form) -> EasyVqaImages:
+        return self  # always described as the same grid
+
+    def regions(self, row: int) -> int:
+        return GRID * GRID
+
+    def read(self, row: int) -> RawImage:
         pixels = _read_image(self.folder / f"{self.ids[row]}.png")
-        values: NDArray[np.float32] = standardise(
-            describe_cells(pixels[None])[0], self.mean, self.scale
-        )
-        return values
+        return RawImage(standardise(describe_cells(pixels[None])[0], self.mean, self.scale))
 
     def name(self, row: int) -> str:
         return str(self.folder / f"{self.ids[row]}.png")
@@ -85,8 +90,17 @@ class EasyVqaSource:
     def answer_splits(self) -> list[str]:
         return ["train", "val"]
 
+    def use_answers(self, answers: AnswerDictionary) -> None:
+        pass
+
+    def source_of(self, split: str) -> str:
+        return self.dataset
+
     def image_splits(self, split: str) -> list[str]:
         return [split]
+
+    def image_names(self, image_split: str) -> None:
+        return None
 
     def files(self, split: str) -> dict[str, Path]:
         name = f"{_FOLDER[split]}/questions.json"

@@ -115,7 +115,7 @@ def test_show_of_what_is_not_there(vqa_store: Path, record: str, code: int, mess
 def test_verify_judges_raw_files_without_a_store(vqa_raw: Path, tmp_path: Path) -> None:
     result = invoke("verify", "--raw", vqa_raw, "--store", tmp_path / "none")
     assert result.exit_code == 0, result.output
-    assert "not checked: there is none" in result.output
+    assert "there is no store, so only the raw files were judged" in result.output
     assert "402 questions, the published file has 443,757: a part of it" in result.output
     strict = invoke("verify", "--raw", vqa_raw, "--store", tmp_path / "none", "--strict")
     assert strict.exit_code == 1
@@ -147,7 +147,7 @@ def test_verify_deep(vqa_raw: Path, vqa_store: Path, tmp_path: Path) -> None:
     shutil.copytree(vqa_store, store)
     result = invoke("verify", store, "--raw", vqa_raw, "--deep")
     assert result.exit_code == 0, result.output
-    assert "compared with raw images: 181" in result.output
+    assert "181 images equal their raw files" in result.output
     other = tmp_path / "data"
     shutil.copytree(vqa_raw, other)
     path = sorted((other / "vqa/feats/val2014").glob("*.npy"))[0]

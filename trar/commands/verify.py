@@ -55,7 +55,8 @@ def verify(
     report = Report()
     folder = place or store
     if raw is not None and place is None and not folder.exists():
-        report.facts["store"] = "not checked: there is none"
+        report.facts["store"] = "not checked"
+        report.sentences.append(f"{folder}: there is no store, so only the raw files were judged")
         dataset = dataset or "vqa"
     else:
         found = find_dataset(folder, dataset)
@@ -65,6 +66,7 @@ def verify(
             _check_deep(opened, raw or Path("data"), features, keep_portrait, report)
     if raw is None:
         report.facts["raw"] = "not checked"
+        report.sentences.append("raw: not checked")
     else:
         _check_raw(raw, features, dataset, report)
     report.tell(strict, as_json)
@@ -76,6 +78,7 @@ class Report:
 
     def __init__(self) -> None:
         self.facts: dict[str, Any] = {}
+        self.sentences: list[str] = []
         self.found: list[tuple[str, str, str]] = []
         self.remedies: dict[str, None] = {}
 
@@ -104,8 +107,7 @@ class Report:
             what_to_do = "; ".join(self.remedies) or "see the lines above"
             raise TrarError(f"{len(bad)} problem(s) found{strictly}; {what_to_do}")
         if not as_json:
-            facts = ", ".join(f"{name}: {fact}" for name, fact in self.facts.items())
-            click.echo(f"sound. {facts}")
+            click.echo("; ".join(self.sentences))
 
 
 def _check_store(folder: Path, report: Report) -> FeatureStore | None:
@@ -128,11 +130,14 @@ def _check_store(folder: Path, report: Report) -> FeatureStore | None:
         "store": str(folder),
         "files": len(meta.files),
         "bytes": size_bytes,
-        "size": human_bytes(size_bytes),
         "images": images,
         "questions": questions,
         "fingerprint": meta.fingerprint,
     }
+    report.sentences.append(
+        f"{folder}: sound. {len(meta.files)} files, {human_bytes(size_bytes)}, {images:,} images, "
+        f"{questions:,} questions: digests and joins hold"
+    )
     if problems:
         return None
     for finding in audit_store(folder):
@@ -155,7 +160,8 @@ def _check_deep(
     for problem in result.problems:
         report.add("error", str(opened.path / problem.where), problem.what)
         report.remedies["the raw files are not those that the store was made from"] = None
-    report.facts["compared with raw images"] = result.compared
+    report.facts["compared"] = result.compared
+    report.sentences.append(f"{result.compared:,} images equal their raw files")
 
 
 def _check_raw(raw: Path, features: Path | None, dataset: str, report: Report) -> None:
@@ -185,3 +191,4 @@ def _check_raw(raw: Path, features: Path | None, dataset: str, report: Report) -
     if all(one[0] in ("absent", "note") for one in report.found[before:]):
         report.add("error", str(raw), f"no raw file of {dataset} is in this folder")
     report.facts["raw"] = str(raw)
+    report.sentences.append(f"raw: {raw} is sound as far as it goes")

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 
 import trar
-from trar.errors import RawDataError
 from trar.features.questions import NameTable, Texts
 from trar.features.reader import SCHEME, TOKENIZER
 from trar.features.schema import (
@@ -27,13 +26,13 @@ from trar.fileio import need_space
 from trar.pipeline.changes import Changes, find_changes
 from trar.pipeline.config import PrepareConfig
 from trar.pipeline.engine import Progress, ShardTask, write_shards
-from trar.pipeline.plan import ImagePart, ImagePlan, Plan, QuestionPlan, make_plan
+from trar.pipeline.left_out import Skipped, all_skipped, skip_warnings, skipped_ids, without_images
+from trar.pipeline.plan import ImagePart, ImagePlan, Plan, make_plan
 from trar.pipeline.tables import write_questions
 from trar.pipeline.vectors import CutVectors, cut_vectors, vectors_name
 from trar.pipeline.vocabulary import Words, build_words, load_words
 
 _TABLE_BYTES_PER_QUESTION = 1000  # texts, tokens, ten answers and targets; VQA-v2 needs about 400
-_SKIPPED_SHOWN = 5
 
 
 @dataclass(frozen=True)
@@ -78,7 +77,7 @@ def prepare(config: PrepareConfig, progress: Progress = lambda *_: None) -> Prep
             writer.create_images(name, plan.spec, one.images.ids, one.shard_images, one.offsets)
         receipts = finished | write_shards(tasks, config.workers, progress)
         image_splits, skipped = _finish_images(writer, plan, changes, receipts)
-        warnings += _skip_warnings(plan, skipped)
+        warnings += skip_warnings(plan, skipped)
         question_splits = _write_question_splits(writer, plan, changes, words, skipped, progress)
         for split, entry in question_splits.items():
             warnings += _question_warnings(plan, split, entry)
@@ -152,18 +151,13 @@ def _write_dictionaries(writer: StoreWriter, plan: Plan, words: Words) -> None:
 
 def _finish_images(
     writer: StoreWriter, plan: Plan, changes: Changes, receipts: dict[ShardPlace, Receipt]
-) -> tuple[dict[str, ImageSplit], dict[str, dict[int, str]]]:
+) -> tuple[dict[str, ImageSplit], Skipped]:
     """Entries of the new image splits, and the images left out of each: id -> why."""
     entries, skipped = {}, {}
     for name in changes.images:
         one = plan.images[name]
         own = [receipts[plan.place(name, part)] for part in one.parts(plan.spec)]
-        left_out = _skipped_ids(plan, one, own)
-        if len(left_out) == len(one.images):
-            raise RawDataError(
-                f"none of the {len(one.images)} images of {name} can be read; the first: "
-                f"{next(iter(left_out.values()))}"
-            )
+        left_out = skipped_ids(plan, one, own)
         writer.finish_images(name, plan.spec, own)
         names = plan.source.image_names(name)
         if names is not None:
@@ -186,68 +180,25 @@ def _finish_images(
     return entries, skipped
 
 
-def _skipped_ids(plan: Plan, images: ImagePlan, receipts: list[Receipt]) -> dict[int, str]:
-    left_out = {}
-    for part, receipt in zip(images.parts(plan.spec), receipts, strict=True):
-        own = part.images.ids[1 if part.skip_rows else 0 :]
-        left_out.update({int(own[row]): why for row, why in receipt.skipped.items()})
-    return left_out
-
-
 def _write_question_splits(
     writer: StoreWriter,
     plan: Plan,
     changes: Changes,
     words: Words,
-    skipped: dict[str, dict[int, str]],
+    skipped: Skipped,
     progress: Progress,
 ) -> dict[str, QuestionSplit]:
     entries = {}
     for number, split in enumerate(changes.splits):
         progress("questions", number, len(changes.splits))
         source = plan.source.source_of(split)
-        questions = _without_images(plan, plan.questions[split], skipped)
+        questions = without_images(plan, plan.questions[split], skipped)
         weight_one = source == "vg" and plan.config.vg_answer_weight == "one"
         entries[split] = write_questions(
             writer, questions, words, plan.answers, source, weight_one=weight_one
         )
     progress("questions", len(changes.splits), len(changes.splits))
     return entries
-
-
-def _without_images(
-    plan: Plan, questions: QuestionPlan, skipped: dict[str, dict[int, str]]
-) -> QuestionPlan:
-    """The questions about images that are there."""
-    known = {
-        name: {int(one) for one in made}
-        for name, made in (plan.existing.provenance if plan.existing else {})
-        .get("skipped", {})
-        .items()
-    }
-    keep = np.ones(len(questions.questions), np.bool_)
-    for number, name in enumerate(questions.image_splits):
-        left_out = [*skipped.get(name, ()), *known.get(name, ())]
-        if left_out:
-            bad = np.flatnonzero(np.isin(plan.images[name].images.ids, left_out))
-            keep &= ~((questions.image_split == number) & np.isin(questions.image_row, bad))
-    if keep.all():
-        return questions
-    if not keep.any():
-        raise RawDataError(f"split {questions.split!r}: all its images were left out")
-    return questions.take(np.flatnonzero(keep))
-
-
-def _skip_warnings(plan: Plan, skipped: dict[str, dict[int, str]]) -> list[str]:
-    warnings = []
-    for name, images in skipped.items():
-        shown = [f"{image_id}: {why}" for image_id, why in images.items()][:_SKIPPED_SHOWN]
-        more = f"; and {len(images) - len(shown)} more" if len(images) > len(shown) else ""
-        warnings.append(
-            f"{name}: {len(images)} images left out, with the questions about them: "
-            f"{'; '.join(shown)}{more} (all are listed in {plan.folder}/store.json)"
-        )
-    return warnings
 
 
 def _question_warnings(plan: Plan, split: str, entry: QuestionSplit) -> list[str]:
@@ -276,15 +227,12 @@ def _describe(
     image_splits: dict[str, ImageSplit],
     question_splits: dict[str, QuestionSplit],
     changes: Changes,
-    skipped: dict[str, dict[int, str]],
+    skipped: Skipped,
     vectors: VectorsEntry | None,
 ) -> StoreMeta:
     old = plan.existing
     before = old.provenance if old else {}
-    left_out = dict(before.get("skipped", {}))
-    for name, images in skipped.items():
-        said = {str(image_id): why for image_id, why in images.items()}
-        left_out[name] = {**left_out.get(name, {}), **said}
+    left_out = all_skipped(before.get("skipped", {}), skipped)
     return StoreMeta(
         format_version=FORMAT_VERSION,
         dataset=plan.source.dataset,

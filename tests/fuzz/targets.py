@@ -26,9 +26,11 @@ from trar.pipeline.readers.image_file import count_regions, read_image
 from trar.pipeline.readers.lxmert_json import read_lxmert
 from trar.pipeline.readers.raw_file import PlainFile
 from trar.pipeline.readers.region_tsv import scan_tsv
+from trar.pipeline.readers.spacy_vectors import find_pipeline, read_pipeline_vectors
 from trar.pipeline.readers.table import read_table
 from trar.pipeline.readers.visual_genome import read_visual_genome
 from trar.pipeline.readers.vqa_json import read_annotations, read_questions
+from trar.pipeline.vocabulary import read_answers
 
 ALLOWANCE_BYTES = 256 << 20
 """What a reader may set aside whatever the file's size: four decoded images of the largest kind."""
@@ -65,6 +67,11 @@ def _glove(path: Path) -> None:
         read_text_vectors(text, {"the", "of", "zebra"})
 
 
+def _spacy(path: Path) -> None:
+    folder = path.parent.parent  # the file is one of <folder>/vocab
+    read_pipeline_vectors(find_pipeline(folder), {"cat", "number", "zebra"})
+
+
 TARGETS: dict[str, Callable[[Path], object]] = {
     "npy grid": _image(8),
     "npz regions": _image(None),
@@ -83,6 +90,8 @@ TARGETS: dict[str, Callable[[Path], object]] = {
     "lxmert": read_lxmert,
     "table": read_table,
     "glove": _glove,
+    "spacy": _spacy,
+    "answers": read_answers,
 }
 
 

@@ -20,6 +20,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+import spacy
 import torch
 from hypothesis import HealthCheck, given, settings
 from raw_data import SAMPLE
@@ -176,6 +177,14 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[str, Path
     fixed_hdf5(folder / "fixed.hdf5", IDS)
     adaptive_hdf5(folder / "adaptive.hdf5", IDS)
     save_chunked_hdf5(folder / "chunked.h5")
+    nlp = spacy.blank("en")
+    for number, word in enumerate(["cat", "dog", "number", "root"]):
+        nlp.vocab.set_vector(word, np.full(4, number + 1, np.float32))
+    nlp.to_disk(folder / "pipeline")
+    answers = folder / "answers.json"
+    answers.write_text(json.dumps([{"yes": 0, "no": 1}, {"0": "yes", "1": "no"}]))
+    labels2 = folder / "label2ans.json"
+    labels2.write_text(json.dumps(["yes", "no", "2"]))
     tsv = region_tsv(folder / "val2014_obj36.tsv", "val2014", IDS)
     return {
         "npy": ("npy grid", folder / "grid.npy"),
@@ -204,6 +213,11 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[str, Path
         "jsonl": ("table", lines),
         "parquet": ("table", parquet),
         "glove": ("glove", glove),
+        "spacy vectors": ("spacy", folder / "pipeline/vocab/vectors"),
+        "spacy keys": ("spacy", folder / "pipeline/vocab/key2row"),
+        "spacy strings": ("spacy", folder / "pipeline/vocab/strings.json"),
+        "answers": ("answers", answers),
+        "lxmert answers": ("answers", labels2),
         "glove zip": ("glove", zipped_json(folder / "glove.zip", glove)),
     }
 
@@ -213,6 +227,7 @@ FORMS = [
     "hdf5 fixed", "hdf5 adaptive", "hdf5 gzip", "id table", "id json", "questions",
     "questions zip", "annotations", "visual genome", "visual genome images", "clevr", "lxmert",
     "csv", "jsonl", "parquet", "glove", "glove zip",
+    "spacy vectors", "spacy keys", "spacy strings", "answers", "lxmert answers",
 ]  # fmt: skip
 
 
@@ -231,7 +246,11 @@ def test_damaged_file_is_read_or_refused(
 ) -> None:
     target, path = whole[form]
     data = path.read_bytes()
-    damaged = tmp_path / path.name
+    if target == "spacy":
+        shutil.copytree(path.parents[1], tmp_path / "pipeline")
+        damaged = tmp_path / "pipeline/vocab" / path.name
+    else:
+        damaged = tmp_path / path.name
     for beside in path.parent.glob(f"{path.stem}_imgid2idx.json"):
         shutil.copy(beside, tmp_path / beside.name)
     for beside in path.parent.glob("whole-*"):
@@ -251,6 +270,6 @@ def test_damaged_file_is_read_or_refused(
         assert answer["outcome"] in ("ok", "refused"), answer["message"]
         if answer["outcome"] == "refused":
             assert "\n" not in answer["message"], answer["message"]
-            assert damaged.parent.name in answer["message"], answer["message"]
+            assert tmp_path.name in answer["message"], answer["message"]
 
     check()

@@ -7,6 +7,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from trar.features.schema import Container
+
 Dataset = Literal["vqa", "clevr", "easy-vqa", "table"]
 
 _DEFAULT_SPLIT = {"easy-vqa": "train+val+test", "table": "all"}
@@ -37,6 +39,8 @@ class PrepareConfig(BaseModel):
     keep_portrait: bool = False
     """Leave grid-feats-vqa maps of portrait images upright; TRAR's published features turn them."""
     dtype: Literal["float16", "float32"] = "float16"
+    format: Container | None = None
+    """The container that the arrays are written in; None: as the store is, a new one in zarr."""
     on_bad_image: Literal["error", "skip"] = "error"
     """Stop at an image that is missing or cannot be read, or leave it and its questions out."""
     answers: Path | None = None

@@ -10,13 +10,13 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from trar.errors import ConfigError, RawDataError
-from trar.features.schema import STORE_FILE, FeatureSpec, StoreMeta, read_meta
+from trar.errors import ConfigError, RawDataError, StoreError
+from trar.features.schema import STORE_FILE, Container, FeatureSpec, StoreMeta, read_meta
 from trar.features.writer import ShardPlace
 from trar.pipeline.config import PrepareConfig
 from trar.pipeline.readers.image import Form, Images
 from trar.pipeline.sources import Questions, Source, open_source
-from trar.pipeline.spec import find_features, flat_offsets
+from trar.pipeline.spec import Progress, find_features, flat_offsets
 from trar.pipeline.vocabulary import Answers, build_answers, load_answers
 
 _SHARD_IMAGES, _SHARD_BYTES = 1024, 256 << 20
@@ -114,6 +114,11 @@ class Plan:
     existing: StoreMeta | None
     missing: dict[str, list[int]] = field(default_factory=dict)
 
+    @property
+    def container(self) -> Container:
+        """What the store's arrays are in: an existing store's own, else what is asked for."""
+        return self.existing.container if self.existing else self.config.format or "zarr"
+
     def place(self, split: str, part: ImagePart) -> ShardPlace:
         """Where a shard goes."""
         return ShardPlace(
@@ -122,13 +127,16 @@ class Plan:
             part.shard,
             self.images[split].shard_images,
             self.spec,
+            self.container,
             skip_rows=part.skip_rows,
             flat_rows=part.flat_rows,
         )
 
 
-def make_plan(config: PrepareConfig) -> Plan:
+def make_plan(config: PrepareConfig, progress: Progress = lambda *_: None) -> Plan:
     """Read the question files and the names of the feature files, and join them.
+
+    ``progress(stage, done, total)`` counts question and image splits, then ragged images.
 
     Raises:
         RawDataError: a raw file is missing or damaged, or questions have no image.
@@ -141,14 +149,26 @@ def make_plan(config: PrepareConfig) -> Plan:
         source.files(split)  # the plainest problem is named first: a file that is not there
     folder = config.store / source.dataset
     existing = read_meta(folder) if (folder / STORE_FILE).exists() else None
+    if existing is not None and config.format not in (None, existing.container):
+        raise StoreError(
+            f"{folder}: this store is in {existing.container}, --format {config.format} was asked "
+            "for; leave --format out, or prepare into another --store"
+        )
     if existing is None:
         answers = build_answers(source, config.answers)
     else:
         answers = load_answers(folder, existing, config.answers)
     source.use_answers(answers.dictionary)
-    questions = {split: source.questions(split) for split in splits}
     names = list(dict.fromkeys(name for split in splits for name in source.image_splits(split)))
-    images = {name: source.images(name) for name in names}
+    questions: dict[str, Questions] = {}
+    images: dict[str, Images] = {}
+    for number, split in enumerate(splits):
+        progress("plan", number, len(splits) + len(names))
+        questions[split] = source.questions(split)
+    for number, name in enumerate(names, start=len(splits)):
+        progress("plan", number, len(splits) + len(names))  # an archive is indexed here
+        images[name] = source.images(name)
+    progress("plan", len(splits) + len(names), len(splits) + len(names))
     if config.limit is not None:
         images = {name: one.part(0, config.limit) for name, one in images.items()}
         questions = {
@@ -156,7 +176,7 @@ def make_plan(config: PrepareConfig) -> Plan:
             for split, one in questions.items()
         }
     found = find_features(config, images[names[0]], source.grid, existing)
-    plans, spec = _plan_images(config, images, found.form, found.spec, existing)
+    plans, spec = _plan_images(config, images, found.form, found.spec, existing, progress)
     missing: dict[str, list[int]] = {}
     joined = {
         split: _join(config, split, one, source.image_splits(split), images, missing)
@@ -187,6 +207,7 @@ def _plan_images(
     form: Form,
     spec: FeatureSpec,
     existing: StoreMeta | None,
+    progress: Progress,
 ) -> tuple[dict[str, ImagePlan], FeatureSpec]:
     """Shards of each image split; ragged ones are counted, which also gives the longest."""
     images = {name: one.with_form(form) for name, one in images.items()}
@@ -198,7 +219,9 @@ def _plan_images(
         shard_images = max(1, min(_SHARD_IMAGES, _SHARD_BYTES // spec.chunk_bytes))
     offsets: dict[str, NDArray[np.int64] | None] = dict.fromkeys(images)
     if spec.ragged:
-        counted = {name: flat_offsets(config, one, spec, name) for name, one in images.items()}
+        counted = {
+            name: flat_offsets(config, one, spec, name, progress) for name, one in images.items()
+        }
         longest = max(int(np.diff(one).max(initial=0)) for one in counted.values())
         if not spec.rows:
             spec = msgspec.structs.replace(spec, rows=longest)

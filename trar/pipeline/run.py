@@ -52,13 +52,13 @@ def prepare(config: PrepareConfig, progress: Progress = lambda *_: None) -> Prep
 
     Splits that the store already has stay untouched, as do its vocabulary and answers; a stopped
     prepare goes on with the shards it had not finished. ``progress(stage, done, total)`` counts
-    images, then question splits.
+    the steps of planning, images, then question splits.
 
     Raises:
         TrarError: anything the user can fix, before work starts wherever it can be known then.
     """
     begin = time.perf_counter()
-    plan = make_plan(config)
+    plan = make_plan(config, progress)
     changes = find_changes(plan)
     old = plan.existing
     words = build_words(plan.source) if old is None else load_words(plan.folder, old)
@@ -70,7 +70,7 @@ def prepare(config: PrepareConfig, progress: Progress = lambda *_: None) -> Prep
         return PrepareResult(plan.folder, old, [], plan.splits)
     finished, tasks = shard_work(plan, changes)
     need_space(plan.folder, needed_bytes(plan, tasks), "this store")
-    with StoreWriter(plan.folder) as writer:
+    with StoreWriter(plan.folder, plan.container) as writer:
         _write_dictionaries(writer, plan, words)
         for name in changes.images:
             one = plan.images[name]
@@ -236,7 +236,7 @@ def _describe(
     return StoreMeta(
         format_version=FORMAT_VERSION,
         dataset=plan.source.dataset,
-        container="zarr",
+        container=plan.container,
         feature=plan.spec,
         image_splits={**(old.image_splits if old else {}), **image_splits},
         question_splits={**(old.question_splits if old else {}), **question_splits},

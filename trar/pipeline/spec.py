@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +14,8 @@ from trar.pipeline.config import PrepareConfig
 from trar.pipeline.readers.arrays import orient_regions
 from trar.pipeline.readers.image import Form, Images, RawImage
 from trar.pipeline.transforms import fits_grid, orient_grid
+
+Progress = Callable[[str, int, int], None]
 
 _SAMPLED = 32  # images whose number of regions decides between fixed and ragged
 _USUAL_REGIONS = (36, 100)  # square numbers that published region features have
@@ -64,7 +67,7 @@ def find_features(
 
 
 def flat_offsets(
-    config: PrepareConfig, images: Images, spec: FeatureSpec, split: str
+    config: PrepareConfig, images: Images, spec: FeatureSpec, split: str, progress: Progress
 ) -> NDArray[np.int64]:
     """Where each image's regions lie in the flat array, (images + 1,); an image that cannot be
     read has none if it may be skipped.
@@ -74,6 +77,7 @@ def flat_offsets(
     """
     counts = np.zeros(len(images) + 1, np.int64)
     for row in range(len(images)):
+        progress(f"count {split}", row, len(images))
         try:
             counts[row + 1] = images.regions(row)
         except RawDataError:
@@ -85,6 +89,7 @@ def flat_offsets(
                 f"{images.name(row)}: {counts[row + 1]} regions, this store's images have at most "
                 f"{spec.rows}; prepare {split} into another --store"
             )
+    progress(f"count {split}", len(images), len(images))
     return np.cumsum(counts)
 
 

@@ -43,7 +43,7 @@ def build_answers(source: Source, answers_file: Path | None) -> Answers:
         RawDataError: no annotations and no file, or no answer that is frequent enough.
     """
     if answers_file is not None:
-        answers, made_from = _read_answers(answers_file), [answers_file.name]
+        answers, made_from = read_answers(answers_file), [answers_file.name]
     else:
         made_from = source.answer_splits()
         if not made_from:
@@ -85,7 +85,7 @@ def load_answers(folder: Path, meta: StoreMeta, answers_file: Path | None) -> An
     """
     entry = meta.answer_schemes[SCHEME]
     answers = AnswerDictionary.from_json(_read_json(folder, entry.file))
-    if answers_file is not None and _read_answers(answers_file).digest != answers.digest:
+    if answers_file is not None and read_answers(answers_file).digest != answers.digest:
         raise StoreError(
             f"{folder}: its answer dictionary ({len(answers):,} answers) is frozen and is not that "
             f"of {answers_file}; leave --answers out, or prepare into another --store"
@@ -112,9 +112,13 @@ def _read_json(folder: Path, name: str) -> Any:
         ) from error
 
 
-def _read_answers(path: Path) -> AnswerDictionary:
+def read_answers(path: Path) -> AnswerDictionary:
     """``answer_dict.json`` of the openvqa family, or LXMERT's ``trainval_ans2label.json`` or
-    ``trainval_label2ans.json``: the labels' order is kept as it is."""
+    ``trainval_label2ans.json``: the labels' order is kept as it is.
+
+    Raises:
+        RawDataError: missing, not JSON, or no dictionary.
+    """
     try:
         with disk_errors(path):
             data = path.read_bytes()

@@ -117,6 +117,12 @@ if TYPE_CHECKING:
 )
 @click.option("--shard-images", type=int, help="Images a shard.  [default: 1024, at most 256 MiB]")
 @click.option("--workers", type=int, help="Processes that read features.  [default: one a core]")
+@click.option(
+    "--scheduler",
+    metavar="ADDRESS",
+    help="A dask cluster that reads the features instead, tcp://host:port; all its machines must "
+    "see --raw and --store under the same paths.",
+)
 @click.option("--dry-run", is_flag=True, help="Say what would be read and written; write nothing.")
 @json_option
 def prepare(dry_run: bool, as_json: bool, **settings: Any) -> None:

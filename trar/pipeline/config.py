@@ -56,6 +56,8 @@ class PrepareConfig(BaseModel):
     """At most this many images of each split (lowest ids), and only the questions about them."""
     shard_images: int | None = Field(default=None, ge=1)
     """Chunks (images, or 64 regions) per shard; None: 1024, or fewer for at most 256 MiB."""
+    scheduler: str | None = None
+    """Address of a dask cluster that reads the features instead (``tcp://host:port``)."""
     workers: int | None = Field(default=None, ge=0)
     """Processes that read features; 0: this one; None: as many as there are cores."""
 

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import signal
-import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +12,7 @@ import numpy as np
 
 from trar.errors import RawDataError, TrarError
 from trar.features.writer import PreparedImage, Receipt, ShardPlace, write_image_shard
+from trar.pipeline.cluster import cluster_at, local_workers
 from trar.pipeline.readers.image import Form, Images
 from trar.pipeline.transforms import prepare_image
 
@@ -68,19 +66,24 @@ def _prepare(task: ShardTask, row: int) -> PreparedImage:
 
 
 def write_shards(
-    tasks: list[ShardTask], workers: int | None, progress: Progress
+    tasks: list[ShardTask], workers: int | None, progress: Progress, scheduler: str | None = None
 ) -> dict[ShardPlace, Receipt]:
     """Write every task's shard; finished ones stay whatever happens to the rest.
 
     ``workers`` None means one process a core; one task or one worker needs no other process.
+    ``scheduler`` is the address of a dask cluster that does the work instead.
 
     Raises:
-        TrarError: the first that any shard raised.
+        TrarError: the first that any shard raised, or what is wrong with the cluster.
     """
     total = sum(len(task.images) for task in tasks)
     processes = min(len(tasks), os.cpu_count() or 1 if workers is None else workers)
+    if scheduler is not None and tasks:
+        with cluster_at(scheduler, tasks[0].place.folder) as client:
+            return _write_in_workers(client, tasks, total, progress)
     if processes > 1:
-        return _write_in_workers(tasks, processes, total, progress)
+        with local_workers(processes) as client:
+            return _write_in_workers(client, tasks, total, progress)
     receipts, seen = {}, 0
     for task in tasks:
 
@@ -94,48 +97,28 @@ def write_shards(
 
 
 def _write_in_workers(
-    tasks: list[ShardTask], processes: int, total: int, progress: Progress
+    client: Any, tasks: list[ShardTask], total: int, progress: Progress
 ) -> dict[ShardPlace, Receipt]:
-    from distributed import KilledWorker, as_completed
+    from distributed import CancelledError, KilledWorker, as_completed
 
     receipts, seen = {}, 0
-    with _local_workers(processes) as client:
-        futures = {client.submit(write_shard, task, pure=False): task for task in tasks}
-        try:
-            for future in as_completed(list(futures)):  # type: ignore[no-untyped-call]
-                task = futures[future]
-                receipts[task.place] = future.result()
-                seen += len(task.images)
-                progress("features", seen, total)
-        except KilledWorker:
-            raise TrarError(
-                "a worker process died several times (out of memory?): run the same command again "
-                "with fewer --workers; finished shards are kept"
-            ) from None
-    return receipts
-
-
-@contextlib.contextmanager
-def _local_workers(processes: int) -> Iterator[Any]:
-    """A dask client of that many processes on this machine.
-
-    They are started with SIGINT ignored, which they inherit: a terminal sends Ctrl-C to all of
-    them, but ending them is this process's work.
-    """
-    from distributed import Client, LocalCluster
-
-    here = threading.current_thread() is threading.main_thread()
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN) if here else None
+    futures = {client.submit(write_shard, task, pure=False): task for task in tasks}
     try:
-        cluster = LocalCluster(  # type: ignore[no-untyped-call]
-            n_workers=processes,
-            threads_per_worker=1,
-            host="127.0.0.1",
-            dashboard_address="127.0.0.1:0",  # any free port: None would insist on 8787
-            silence_logs="CRITICAL",
-        )
-    finally:
-        if here:
-            signal.signal(signal.SIGINT, before)
-    with cluster, Client(cluster) as client:  # type: ignore[no-untyped-call]
-        yield client
+        for future in as_completed(list(futures)):  # type: ignore[no-untyped-call]
+            task = futures[future]
+            receipts[task.place] = future.result()
+            seen += len(task.images)
+            progress("features", seen, total)
+    except KilledWorker:
+        raise TrarError(
+            "a worker process died several times (out of memory?): run the same command again "
+            "with fewer --workers; finished shards are kept"
+        ) from None
+    except (CancelledError, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        raise TrarError(
+            "the connection to the dask scheduler was lost; finished shards are kept: run the same "
+            "command again when it is back"
+        ) from None
+    return receipts

@@ -58,6 +58,8 @@ def prepare(config: PrepareConfig, progress: Progress = lambda *_: None) -> Prep
         TrarError: anything the user can fix, before work starts wherever it can be known then.
     """
     begin = time.perf_counter()
+    if config.scheduler is not None:
+        config = _absolute(config)
     plan = make_plan(config, progress)
     changes = find_changes(plan)
     old = plan.existing
@@ -75,7 +77,7 @@ def prepare(config: PrepareConfig, progress: Progress = lambda *_: None) -> Prep
         for name in changes.images:
             one = plan.images[name]
             writer.create_images(name, plan.spec, one.images.ids, one.shard_images, one.offsets)
-        receipts = finished | write_shards(tasks, config.workers, progress)
+        receipts = finished | write_shards(tasks, config.workers, progress, config.scheduler)
         image_splits, skipped = _finish_images(writer, plan, changes, receipts)
         warnings += skip_warnings(plan, skipped)
         question_splits = _write_question_splits(writer, plan, changes, words, skipped, progress)
@@ -89,6 +91,13 @@ def prepare(config: PrepareConfig, progress: Progress = lambda *_: None) -> Prep
         meta = writer.finish(meta, _log(plan, changes, time.perf_counter() - begin))
     kept = [split for split in plan.splits if split not in changes.splits]
     return PrepareResult(plan.folder, meta, changes.splits, kept, warnings, vectors)
+
+
+def _absolute(config: PrepareConfig) -> PrepareConfig:
+    """The same with paths that hold in another process's working folder."""
+    paths = {name: getattr(config, name) for name in ("raw", "store", "features")}
+    given = {name: path.absolute() for name, path in paths.items() if path is not None}
+    return config.model_copy(update=given)
 
 
 def _cut_vectors(plan: Plan, words: Words) -> CutVectors | None:

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 
-def mounted(place: Path) -> Iterator[Path]:
-    """A file system of 3 MiB at ``place``, which needs root; skips the test elsewhere."""
+def mounted(place: Path, options: str = "size=3m") -> Iterator[Path]:
+    """A small file system at ``place``, which needs root; skips the test elsewhere."""
     place.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(place)]
+    mount = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(place)]
     if os.geteuid() != 0 or subprocess.run(mount, capture_output=True, check=False).returncode:
         pytest.skip("mounting a small file system is not allowed here")
     yield place

@@ -103,6 +103,23 @@ def need_space(folder: Path, size_bytes: int, purpose: str) -> None:
         )
 
 
+def need_files(folder: Path, files: int, purpose: str) -> None:
+    """Refuse before the first byte when ``folder``'s file system cannot hold ``files`` more files.
+
+    Raises:
+        DiskError: with the numbers of files needed and free.
+    """
+    existing = folder.absolute()
+    while not existing.exists():
+        existing = existing.parent
+    room = os.statvfs(existing)
+    if room.f_files and room.f_favail < files:  # some file systems have no such limit
+        raise DiskError(
+            f"{folder}: {purpose} needs {files:,} files, {room.f_favail:,} more can be made there "
+            "(no free inodes): delete some files or choose another disk"
+        )
+
+
 def human_bytes(size_bytes: float) -> str:
     """A size as a person reads it, in binary units: ``53.7 GiB``."""
     for unit in ("B", "KiB", "MiB", "GiB"):

@@ -22,7 +22,7 @@ from trar.features.schema import (
 )
 from trar.features.vectors import VectorsEntry
 from trar.features.writer import Receipt, ShardPlace, StoreWriter, finished_shard
-from trar.fileio import need_space
+from trar.fileio import need_files, need_space
 from trar.pipeline.changes import Changes, find_changes
 from trar.pipeline.config import PrepareConfig
 from trar.pipeline.engine import Progress, ShardTask, write_shards
@@ -72,6 +72,7 @@ def prepare(config: PrepareConfig, progress: Progress = lambda *_: None) -> Prep
         return PrepareResult(plan.folder, old, [], plan.splits)
     finished, tasks = shard_work(plan, changes)
     need_space(plan.folder, needed_bytes(plan, tasks), "this store")
+    need_files(plan.folder, _needed_files(plan, tasks), "this store")
     with StoreWriter(plan.folder, plan.container) as writer:
         _write_dictionaries(writer, plan, words)
         for name in changes.images:
@@ -143,6 +144,11 @@ def needed_bytes(plan: Plan, tasks: list[ShardTask]) -> int:
     questions = sum(len(one.questions) for one in plan.questions.values())
     per_chunk = plan.spec.chunk_bytes + 100 + 16 * plan.spec.chunk_rows * plan.spec.boxes
     return chunks * per_chunk + questions * _TABLE_BYTES_PER_QUESTION + (1 << 20)
+
+
+def _needed_files(plan: Plan, tasks: list[ShardTask]) -> int:
+    """Files and folders, receipts included: a shard has up to eight, a table about twenty."""
+    return 10 * len(tasks) + 100 * (len(plan.images) + len(plan.questions)) + 20
 
 
 def _chunks(task: ShardTask) -> int:

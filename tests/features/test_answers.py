@@ -7,7 +7,7 @@ import json
 import pickle
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -18,6 +18,7 @@ from trar.errors import RawDataError, StoreError
 from trar.features.answers import (
     CONTRACTIONS,
     AnswerDictionary,
+    labelled_targets,
     normalize_answer,
     process_digits_articles,
     process_punctuation,
@@ -209,3 +210,47 @@ def test_order_of_annotators_changes_no_score(answers: list[str]) -> None:
 def test_no_questions_have_empty_columns() -> None:
     offsets, labels, scores = sparse_targets([], AnswerDictionary(("yes",)))
     assert (offsets.tolist(), labels.shape, scores.shape) == ([0], (0,), (0,))
+
+
+ANSWERS = st.lists(
+    st.lists(st.sampled_from(["Two", "2", "a cat", "cat", "", "red", "x!"]), max_size=12),
+    max_size=8,
+)
+SOME = AnswerDictionary(("red", "2", "cat", "", "Two"))
+
+
+@given(ANSWERS, st.sampled_from(["vqa", "exact"]), st.booleans())
+def test_targets_of_many_questions_are_those_of_each(
+    lists: list[list[str]], rule: Literal["vqa", "exact"], weight_one: bool
+) -> None:
+    offsets, labels, scores = sparse_targets(lists, SOME, rule, weight_one)
+    for number, answers in enumerate(lists):
+        row = slice(offsets[number], offsets[number + 1])
+        expected = soft_scores(answers, SOME, rule)
+        assert labels[row].tolist() == [label for label, _ in expected]
+        stated = [1.0 if weight_one else score for _, score in expected]
+        assert scores[row].tolist() == np.array(stated, np.float32).tolist()
+    assert offsets[-1] == len(labels)
+
+
+def test_targets_are_the_same_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    dictionary = AnswerDictionary.from_json(PUBLISHED)
+    whole = sparse_targets(RAW, dictionary)
+    monkeypatch.setattr("trar.features.answers._BLOCK_QUESTIONS", 7)
+    for column, expected in zip(sparse_targets(RAW, dictionary), whole, strict=True):
+        np.testing.assert_array_equal(column, expected)
+
+
+@given(ANSWERS, st.data())
+def test_stated_scores_are_taken_as_they_stand(lists: list[list[str]], data: st.DataObject) -> None:
+    score = st.sampled_from([0.0, 0.3, 1.0])
+    stated = [data.draw(st.lists(score, min_size=len(a), max_size=len(a))) for a in lists]
+    offsets, labels, scores = labelled_targets(lists, stated, SOME)
+    for number, (answers, given_scores) in enumerate(zip(lists, stated, strict=True)):
+        row = slice(offsets[number], offsets[number + 1])
+        kept = [
+            (SOME.answers.index(answer), float(np.float32(score)))
+            for answer, score in zip(answers, given_scores, strict=True)
+            if answer in SOME.answers and score > 0
+        ]
+        assert list(zip(labels[row].tolist(), scores[row].tolist(), strict=True)) == kept

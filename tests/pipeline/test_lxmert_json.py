@@ -51,8 +51,8 @@ def test_labels_become_answers_with_scores(tmp_path: Path) -> None:
     rows = read_lxmert(write(tmp_path / "minival.json", ROWS))
     questions = rows.questions
     assert rows.image_splits == ["train2014", "val2014"]
-    assert questions.ids == [458752000, 458752001, 262148000]
-    assert questions.image_ids == [458752, 458752, 262148]
+    assert list(questions.ids) == [458752000, 458752001, 262148000]
+    assert list(questions.image_ids) == [458752, 458752, 262148]
     assert questions.texts == [row["sent"] for row in ROWS]
     assert questions.types == ["what is this", "what", "is the"]
     assert questions.answer_types == ["other", "other", "yes/no"]
@@ -67,7 +67,7 @@ def test_test_file_has_no_labels(tmp_path: Path) -> None:
     assert found.image_splits == ["test2015"]
     assert found.questions.answers is None
     assert found.questions.scores is None
-    assert found.questions.majority == []
+    assert found.questions.majority == ()
     assert found.questions.answer_types == ()
     assert found.questions.types == ["", ""]
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -59,5 +61,35 @@ def test_cast_error_is_stated(value: float, dtype: str) -> None:
 def test_infinity_is_refused() -> None:
     values = np.zeros((64, 5), np.float32)
     values[1, 1] = -np.inf
+    with pytest.raises(RawDataError, match="1 of 320 values are NaN or infinite"):
+        prepared(values)
+
+
+@pytest.mark.parametrize("dtype", ["<f2", "<f4", "<f8", ">f2", ">f4", ">f8", "longdouble"])
+@pytest.mark.parametrize("order", ["C", "F"])
+@pytest.mark.parametrize("stored", ["float16", "float32"])
+def test_any_float_is_measured_and_cast_as_numpy_does(
+    dtype: str, order: Literal["C", "F"], stored: Literal["float16", "float32"]
+) -> None:
+    values = np.random.default_rng(0).standard_normal((64, 5)) * [1e-7, 1, -300, 0, -1e-30]
+    values[3:9] = 0
+    values[4, 2] = -0.0
+    values = np.array(values.astype(dtype), order=order)
+    image = prepare_image(RawImage(values), Form(8, 5), FeatureSpec(64, 5, stored, (8, 8)), "x")
+    expected = values.astype(stored)
+    np.testing.assert_array_equal(image.values, expected)
+    assert image.values.flags.c_contiguous
+    np.testing.assert_array_equal(image.cells, (values != 0).any(axis=1))
+    assert image.largest_value == float(np.abs(values).max())
+    exact = np.can_cast(values.dtype, expected.dtype, "safe")
+    error = 0.0 if exact else float(np.abs(expected.astype(values.dtype) - values).max())
+    assert image.cast_error == error
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+@pytest.mark.parametrize("bad", [np.nan, -np.nan, np.inf, -np.inf])
+def test_every_kind_of_no_number_is_refused(dtype: str, bad: float) -> None:
+    values = np.ones((64, 5), dtype)
+    values[7, 3] = bad
     with pytest.raises(RawDataError, match="1 of 320 values are NaN or infinite"):
         prepared(values)

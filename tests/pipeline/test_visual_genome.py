@@ -31,11 +31,11 @@ def images(path: Path, first: Any = 1000, second: Any = 2000, key: str = "image_
 def test_every_question_about_an_image_of_coco(tmp_path: Path) -> None:
     raw = [row for entry in json.loads(REAL.read_text()) for row in entry["qas"]]
     questions = read_visual_genome(REAL, images(tmp_path / "image_data.json"), None)
-    assert questions.ids == [row["qa_id"] for row in raw]
+    assert list(questions.ids) == [row["qa_id"] for row in raw]
     assert questions.texts == [row["question"] for row in raw]
     assert questions.majority == [row["answer"] for row in raw]
     assert questions.answers == [(row["answer"],) for row in raw]
-    assert questions.image_ids == [1000 if row["image_id"] == 4 else 2000 for row in raw]
+    assert list(questions.image_ids) == [1000 if row["image_id"] == 4 else 2000 for row in raw]
     assert questions.types == [""] * 8
     assert questions.notes == ()
 
@@ -49,7 +49,7 @@ def test_both_releases_of_the_image_file(tmp_path: Path, key: str) -> None:
 @pytest.mark.parametrize("none", [None, "", "None", "12x", 0, -3, 2.5, "9" * 30, 10**30])
 def test_images_without_a_coco_id_are_left_out_and_counted(tmp_path: Path, none: Any) -> None:
     questions = read_visual_genome(REAL, images(tmp_path / "i.json", second=none), None)
-    assert questions.ids == OF_IMAGE_4
+    assert list(questions.ids) == OF_IMAGE_4
     assert questions.notes == (
         "question_answers.json: 5 of 8 questions kept; left out: 3 about images that are not "
         "COCO's",
@@ -59,7 +59,7 @@ def test_images_without_a_coco_id_are_left_out_and_counted(tmp_path: Path, none:
 @pytest.mark.parametrize("written", [77, 77.0, "77", "000000000077"])
 def test_coco_ids_however_they_are_written(tmp_path: Path, written: Any) -> None:
     questions = read_visual_genome(REAL, images(tmp_path / "i.json", second=written), None)
-    assert questions.image_ids[5:] == [77, 77, 77]
+    assert list(questions.image_ids[5:]) == [77, 77, 77]
 
 
 def test_answers_outside_the_dictionary_are_left_out_and_counted(tmp_path: Path) -> None:
@@ -106,13 +106,13 @@ def test_image_of_the_entry_where_a_question_names_none(tmp_path: Path) -> None:
         one[key] = one.pop("id")
         path = question_file(tmp_path / "q.json", one)
         questions = read_visual_genome(path, images(tmp_path / "i.json"), None)
-        assert questions.image_ids == [1000]
+        assert list(questions.image_ids) == [1000]
 
 
 def test_repeated_ids_are_left_out_and_counted(tmp_path: Path) -> None:
     path = question_file(tmp_path / "q.json", entry(), entry(question="Where?"), entry(qa_id=2))
     questions = read_visual_genome(path, images(tmp_path / "i.json"), None)
-    assert questions.ids == [1, 2]
+    assert list(questions.ids) == [1, 2]
     assert questions.texts == ["What?", "What?"]
     assert questions.notes == ("q.json: 2 of 3 questions kept; left out: 1 with a repeated id",)
 

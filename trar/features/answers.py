@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trar.errors import StoreError, TrarError
+from trar.features.columns import coded_lists, number_lists
 from trar.features.schema import TargetRule
 from trar.fileio import sha256_json
 
@@ -184,11 +185,16 @@ def soft_scores(
 
     Labels come in order of first appearance; answers outside the dictionary have none.
     """
-    return _Scorer(dictionary, rule).scores(raw_answers)
+    exact = rule == "exact"
+    counts = Counter(_labels_of(raw_answers, dictionary, exact).tolist())
+    counts.pop(_NO_LABEL, None)
+    return [
+        (label, 1.0 if exact else _SCORE_OF_COUNT[min(count, 4)]) for label, count in counts.items()
+    ]
 
 
 def sparse_targets(
-    answers_per_question: Iterable[Sequence[str]],
+    answers_per_question: Sequence[Sequence[str]],
     dictionary: AnswerDictionary,
     rule: TargetRule = "vqa",
     weight_one: bool = False,
@@ -198,61 +204,59 @@ def sparse_targets(
     ``weight_one``: an answer of the dictionary has 1.0 however many gave it, for sources whose
     questions have one answer beside sources with ten (Visual Genome).
     """
-    scorer = _Scorer(dictionary, rule)
-    ends, labels, scores = [0], [], []
-    for raw_answers in answers_per_question:
-        for label, score in scorer.scores(raw_answers):
-            labels.append(label)
-            scores.append(1.0 if weight_one else score)
-        ends.append(len(labels))
-    return np.array(ends, np.int64), np.array(labels, np.int32), np.array(scores, np.float32)
+    flat, offsets = coded_lists(answers_per_question)
+    label_of_code = _labels_of(flat.known, dictionary, rule == "exact")
+    score_of_count = np.array(_SCORE_OF_COUNT, np.float32)
+    if rule == "exact" or weight_one:
+        score_of_count[1:] = 1
+    found = np.zeros(len(offsets), np.int64)  # a zero, then the number of labels a question
+    labels, scores = [np.empty(0, np.int32)], [np.empty(0, np.float32)]
+    for start in range(0, len(offsets) - 1, _BLOCK_QUESTIONS):
+        ends = offsets[start : start + _BLOCK_QUESTIONS + 1]
+        label = label_of_code[flat.codes[ends[0] : ends[-1]]]
+        question = np.repeat(np.arange(len(ends) - 1), np.diff(ends))
+        known = label != _NO_LABEL
+        pairs = question[known] << 32 | label[known]
+        pair, first, count = np.unique(pairs, return_index=True, return_counts=True)
+        order = np.argsort(first)  # by first appearance, and so by question too
+        pair, count = pair[order], count[order]
+        found[start + 1 : start + len(ends)] = np.bincount(pair >> 32, minlength=len(ends) - 1)
+        labels.append((pair & 0xFFFFFFFF).astype(np.int32))
+        scores.append(score_of_count[np.minimum(count, 4)])
+    return np.cumsum(found), np.concatenate(labels), np.concatenate(scores)
 
 
 def labelled_targets(
-    answers_per_question: Iterable[Sequence[str]],
-    scores_per_question: Iterable[Sequence[float]],
+    answers_per_question: Sequence[Sequence[str]],
+    scores_per_question: Sequence[Sequence[float]],
     dictionary: AnswerDictionary,
 ) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.float32]]:
     """Targets whose scores the raw file states (LXMERT's ``label``), as ``sparse_targets``.
 
     Answers are looked up as they stand; zero scores and answers outside the dictionary have none.
     """
-    ends, labels, scores = [0], [], []
-    for answers, stated in zip(answers_per_question, scores_per_question, strict=True):
-        for answer, score in zip(answers, stated, strict=True):
-            label = dictionary.index.get(answer)
-            if label is not None and score > 0:
-                labels.append(label)
-                scores.append(score)
-        ends.append(len(labels))
-    return np.array(ends, np.int64), np.array(labels, np.int32), np.array(scores, np.float32)
+    flat, offsets = coded_lists(answers_per_question)
+    score, score_offsets = number_lists(scores_per_question)
+    assert np.array_equal(offsets, score_offsets)
+    label = _labels_of(flat.known, dictionary, exact=True)[flat.codes]
+    kept = (label != _NO_LABEL) & (score > 0)
+    before = np.zeros(len(kept) + 1, np.int64)
+    np.cumsum(kept, out=before[1:])
+    return before[offsets], label[kept], score[kept].astype(np.float32)
 
 
 _SCORE_OF_COUNT = (0.0, 0.3, 0.6, 0.9, 1.0)
 _NO_LABEL = -1
+_BLOCK_QUESTIONS = 1 << 16  # counted at a time: the arrays made on the way stay small
 _REMEDY = "give the published answer_dict.json, or let prepare build a dictionary from annotations"
 
 
-class _Scorer:
-    """``soft_scores`` with a memo from raw answer to label: one look-up per annotated answer."""
-
-    def __init__(self, dictionary: AnswerDictionary, rule: TargetRule) -> None:
-        self._index = dictionary.index
-        self._exact = rule == "exact"
-        self._label_of: dict[str, int] = {}
-
-    def scores(self, raw_answers: Sequence[str]) -> list[tuple[int, float]]:
-        counts: dict[int, int] = {}  # keeps the order of first appearance
-        for raw in raw_answers:
-            label = self._label_of.get(raw)
-            if label is None:
-                normal = raw if self._exact else normalize_answer(raw)
-                label = self._label_of[raw] = self._index.get(normal, _NO_LABEL)
-            counts[label] = counts.get(label, 0) + 1
-        counts.pop(_NO_LABEL, None)
-        if self._exact:
-            return [(label, 1.0) for label in counts]
-        return [(label, _SCORE_OF_COUNT[min(count, 4)]) for label, count in counts.items()]
+def _labels_of(
+    texts: Sequence[str], dictionary: AnswerDictionary, exact: bool
+) -> NDArray[np.int32]:
+    """The label of each text, as it stands where ``exact``, else by its normal form."""
+    normal = texts if exact else map(normalize_answer, texts)
+    return np.array([dictionary.index.get(text, _NO_LABEL) for text in normal], np.int32)
 
 
 def _shape(obj: Any) -> str:

@@ -7,7 +7,8 @@ column has offsets (n + 1,) into its values.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from array import array
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,24 +17,42 @@ from numpy.typing import NDArray
 
 from trar.errors import StoreError
 from trar.features.backend import Table
+from trar.features.columns import BLOCK_ROWS, CodedTexts, Column, Lists
 
 ANSWER_TYPES = ("", "yes/no", "number", "other")
 
 
-@dataclass(frozen=True)
-class Texts(Sequence[str]):
+@dataclass(frozen=True, eq=False)
+class Texts(Column[str]):
     """Strings as one byte buffer: ``data`` (bytes,) uint8 and ``offsets`` (n + 1,) int64."""
 
     data: NDArray[np.uint8]
     offsets: NDArray[np.int64]
 
     @classmethod
-    def pack(cls, texts: Sequence[str]) -> Texts:
-        """Strings to columns."""
-        encoded = [text.encode() for text in texts]
-        offsets = np.zeros(len(encoded) + 1, np.int64)
-        np.cumsum([len(one) for one in encoded], out=offsets[1:])
-        return cls(np.frombuffer(b"".join(encoded), np.uint8), offsets)
+    def pack(cls, texts: Iterable[str]) -> Texts:
+        """Strings to columns; what is packed already stays as it is."""
+        if isinstance(texts, Texts):
+            return texts
+        if isinstance(texts, CodedTexts):
+            return cls.pack(texts.known).take(texts.codes)
+        grown = GrowingTexts()
+        for text in texts:
+            grown.append(text)
+        return grown.finish()
+
+    def take(self, rows: NDArray[np.integer[Any]]) -> Texts:
+        lengths = np.diff(self.offsets)
+        offsets = np.zeros(len(rows) + 1, np.int64)
+        np.cumsum(lengths[rows], out=offsets[1:])
+        data = np.empty(offsets[-1], np.uint8)
+        for start in range(0, len(rows), BLOCK_ROWS):
+            block = rows[start : start + BLOCK_ROWS]
+            ends = offsets[start : start + len(block) + 1]
+            place = np.arange(ends[0], ends[-1])
+            place += np.repeat(self.offsets[block] - ends[:-1], lengths[block])
+            data[ends[0] : ends[-1]] = self.data[place]
+        return Texts(data, offsets)
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -48,6 +67,23 @@ class Texts(Sequence[str]):
         whole, ends = self.data.tobytes(), self.offsets.tolist()
         for start, end in itertools.pairwise(ends):
             yield whole[start:end].decode()
+
+
+class GrowingTexts:
+    """Takes strings one by one and packs them as they come."""
+
+    def __init__(self) -> None:
+        self._data = bytearray()
+        self._ends = array("q", [0])
+
+    def append(self, text: str) -> None:
+        """One more row."""
+        self._data += text.encode()
+        self._ends.append(len(self._data))
+
+    def finish(self) -> Texts:
+        """The rows so far; nothing can be appended any more."""
+        return Texts(np.frombuffer(self._data, np.uint8), np.frombuffer(self._ends, np.int64))
 
 
 @dataclass(frozen=True)
@@ -107,8 +143,7 @@ class AnswerTable:
 
     def lists(self) -> list[list[str]]:
         """The answers of every question as Python lists."""
-        flat, ends = list(self.texts), self.offsets.tolist()
-        return [flat[start:end] for start, end in itertools.pairwise(ends)]
+        return list(Lists(self.texts, self.offsets))
 
     def score_lists(self) -> list[list[float]]:
         """The stated scores of every question's answers as Python lists."""

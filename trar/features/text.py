@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trar.errors import StoreError
+from trar.features.columns import Codes, Lists, int64s
 from trar.fileio import sha256_json
 
 PAD, UNK, CLS = range(3)
@@ -58,18 +59,17 @@ class Vocabulary:
     @classmethod
     def build(cls, question_texts_by_file: Mapping[str, Iterable[str]]) -> Vocabulary:
         """Ids by first appearance, over the files in the order given."""
-        tokens = dict.fromkeys(SPECIALS)
-        pieces: set[str] = set()
+        pieces: dict[str, None] = {}  # what stands between blanks; an old piece stays put
         sources = []
         for name, texts in question_texts_by_file.items():
             count = 0
             for text in texts:
                 count += 1
-                for piece in text.split():
-                    if piece not in pieces:
-                        pieces.add(piece)
-                        tokens.update(dict.fromkeys(tokenize(piece)))  # an old token stays put
+                pieces.update(dict.fromkeys(text.split()))
             sources.append((name, count))
+        tokens = dict.fromkeys(SPECIALS)
+        for piece in pieces:
+            tokens.update(dict.fromkeys(tokenize(piece)))
         return cls(tuple(tokens), tuple(sources))
 
     def __len__(self) -> int:
@@ -135,29 +135,19 @@ def encode_questions(
     Returns ids (total,) int32, offsets (q + 1,) int64: question i has
     ``ids[offsets[i]:offsets[i + 1]]``, possibly none.
     """
-    ids, offsets = array("i"), array("q", [0])
-    ids_of = _PieceIds(vocabulary)
+    piece_code, codes, ends = Codes(), array("i"), array("q", [0])
     for text in texts:
-        for piece in text.split():
-            ids.extend(ids_of[piece])
-        offsets.append(len(ids))
-    flat = np.array(ids, np.int32)
-    return flat, np.array(offsets, np.int64), int(np.count_nonzero(flat == UNK))
-
-
-class _PieceIds(dict[str, "array[int]"]):
-    """Token ids of the pieces between a question's blanks, each worked out once.
-
-    The rule never joins what a blank separates, so a question is the sum of its pieces; 1.5
-    million questions have some 40,000 of them ("What's" and "whats?" are two).
-    """
-
-    def __init__(self, vocabulary: Vocabulary) -> None:
-        self._vocabulary = vocabulary
-
-    def __missing__(self, piece: str) -> array[int]:
-        ids = self[piece] = array("i", self._vocabulary.encode(tokenize(piece)))
-        return ids
+        codes.extend(map(piece_code.__getitem__, text.split()))
+        ends.append(len(codes))
+    # The rule never joins what a blank separates, so a question is the sum of its pieces; 1.5
+    # million questions have some 40,000 of them ("What's" and "whats?" are two).
+    piece_ids, piece_ends = array("i"), array("q", [0])
+    for piece in piece_code:
+        piece_ids.extend(vocabulary.encode(tokenize(piece)))
+        piece_ends.append(len(piece_ids))
+    pieces = Lists(piece_ids, int64s(piece_ends)).take(np.asarray(codes))
+    ids = np.array(pieces.flat, np.int32)
+    return ids, pieces.offsets[int64s(ends)], int(np.count_nonzero(ids == UNK))
 
 
 _REMEDY = "prepare the store again, or restore this file from a copy"

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from trar.features.answers import labelled_targets, sparse_targets
+from trar.features.columns import CodedTexts, coded_lists, int64s, number_lists
 from trar.features.questions import (
     ANSWER_TYPES,
     AnswerTable,
@@ -45,14 +46,13 @@ def write_questions(
     ``weight_one``: every annotated answer has target 1, however often it was given.
     """
     split, questions = plan.split, plan.questions
-    type_names = list(dict.fromkeys(questions.types))
-    number = {name: position for position, name in enumerate(type_names)}
+    types = CodedTexts.of(questions.types).renumbered()
     table = QuestionTable(
-        ids=np.asarray(questions.ids, np.int64),
+        ids=int64s(questions.ids),
         image_split=plan.image_split,
         image_row=plan.image_row,
-        type=np.array([number[name] for name in questions.types], np.uint16),
-        type_names=Texts.pack(type_names),
+        type=types.codes.astype(np.uint16),
+        type_names=Texts.pack(types.known),
         texts=Texts.pack(questions.texts),
     )
     ids, offsets, unknown = encode_questions(words.vocabulary, questions.texts)
@@ -78,23 +78,22 @@ def write_questions(
 def _answers(questions: Questions, answers: Answers, weight_one: bool) -> _Answers | None:
     if questions.answers is None:
         return None
-    counts = [len(given) for given in questions.answers]
-    offsets = np.zeros(len(counts) + 1, np.int64)
-    np.cumsum(counts, out=offsets[1:])
+    flat, offsets = coded_lists(questions.answers)
     types = {name: position for position, name in enumerate(ANSWER_TYPES)}
+    answer_types = CodedTexts.of(questions.answer_types)
+    type_of_code = np.array([types.get(name, 0) for name in answer_types.known], np.uint8)
     stated = None
     if questions.scores is not None:
-        stated = np.array([one for scores in questions.scores for one in scores], np.float32)
-    table = AnswerTable(
-        offsets=offsets,
-        texts=Texts.pack([answer for given in questions.answers for answer in given]),
-        type=np.array([types.get(name, 0) for name in questions.answer_types], np.uint8),
-        majority=Texts.pack(questions.majority),
-        scores=stated,
-    )
-    if questions.scores is not None:
+        stated = number_lists(questions.scores)[0].astype(np.float32)
         targets = labelled_targets(questions.answers, questions.scores, answers.dictionary)
     else:
         rule = answers.entry.rule
         targets = sparse_targets(questions.answers, answers.dictionary, rule, weight_one)
-    return _Answers(table, SparseTargets(*targets), min(counts))
+    table = AnswerTable(
+        offsets=offsets,
+        texts=Texts.pack(flat),
+        type=type_of_code[answer_types.codes],
+        majority=Texts.pack(CodedTexts.of(questions.majority)),
+        scores=stated,
+    )
+    return _Answers(table, SparseTargets(*targets), int(np.diff(offsets).min()))

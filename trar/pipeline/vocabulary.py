@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,7 +52,7 @@ def build_answers(source: Source, answers_file: Path | None) -> Answers:
                 "no train or val annotations to make the answer dictionary from: add them below "
                 "--raw, or give the published dictionary with --answers FILE"
             )
-        majority = [one for split in made_from for one in source.majority(split)]
+        majority = itertools.chain.from_iterable(source.majority(split) for split in made_from)
         answers = AnswerDictionary.build(majority, min_count=source.min_count, rule=source.rule)
         if not len(answers):
             raise RawDataError(

@@ -7,13 +7,17 @@ a test file has no label. ``img_id`` is COCO_train2014_000000458752: image id an
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from array import array
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
 import msgspec
+import numpy as np
 
 from trar.errors import RawDataError
+from trar.features.columns import CodedTexts, Codes, Lists, int64s
+from trar.features.questions import GrowingTexts
 from trar.pipeline.readers.json_file import (
     Id,
     check_rows,
@@ -58,15 +62,10 @@ def read_lxmert(path: Path) -> LxmertRows:
             outside 0..1, labels for some of the questions only, or a question id twice.
     """
     raw = decode_json(path, read_json_bytes(path), list[msgspec.Raw], "LXMERT questions")
-    known: dict[str, str] = {}
-    ids: list[int] = []
-    image_ids: list[int] = []
-    texts: list[str] = []
-    types: list[str] = []
-    answer_types: list[str] = []
-    answers: list[list[str]] = []
-    scores: list[list[float]] = []
-    majority: list[str] = []
+    ids, image_ids, texts = array("q"), array("q"), GrowingTexts()
+    answer_code, type_code, answer_type_code = Codes(), Codes(), Codes()
+    types, answer_types = array("i"), array("i")
+    answers, scores, ends, majority = array("i"), array("d"), array("q", [0]), array("i")
     image_splits: set[str] = set()
     for number, row in enumerate(iterate_rows(path, raw, _Row)):
         image = _IMAGE.fullmatch(row.img_id)
@@ -79,29 +78,30 @@ def read_lxmert(path: Path) -> LxmertRows:
         image_ids.append(int(image["id"]))
         image_splits.add(image["split"])
         texts.append(row.sent)
-        types.append(known.setdefault(row.question_type, row.question_type))
-        answer_types.append(known.setdefault(row.answer_type, row.answer_type))
+        types.append(type_code[row.question_type])
+        answer_types.append(answer_type_code[row.answer_type])
         if row.label is not None:
-            answers.append([known.setdefault(answer, answer) for answer in row.label])
-            scores.append(list(row.label.values()))
+            answers.extend([answer_code[answer] for answer in row.label])
+            scores.extend(row.label.values())
+            ends.append(len(answers))
             best = max(row.label, key=row.label.__getitem__, default="")
-            majority.append(known.setdefault(best, best))
-        if len(answers) not in (0, len(ids)):
+            majority.append(answer_code[best])
+        if len(majority) not in (0, len(ids)):
             raise RawDataError(
                 f"{path}: record {number} has {'no' if row.label is None else 'a'} label, the "
                 f"{'others have' if row.label is None else 'ones before have none'}: cut or "
                 "mixed; download it again"
             )
-    check_rows(path, ids, types)
-    labelled = bool(answers)
-    questions = Questions(
-        ids,
-        image_ids,
-        texts,
-        types,
-        answers if labelled else None,
-        majority,
-        answer_types if labelled else (),
-        scores if labelled else None,
-    )
+    question_types = CodedTexts.counted(type_code, types)
+    check_rows(path, ids, question_types.known)
+    questions = Questions(ids, image_ids, texts.finish(), question_types)
+    if majority:
+        known, offsets = tuple(answer_code), int64s(ends)
+        questions = replace(
+            questions,
+            answers=Lists(CodedTexts(known, np.asarray(answers)), offsets),
+            majority=CodedTexts(known, np.asarray(majority)),
+            answer_types=CodedTexts.counted(answer_type_code, answer_types),
+            scores=Lists(scores, offsets),
+        )
     return LxmertRows(questions, sorted(image_splits))

@@ -8,13 +8,17 @@ its official zip.
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 
 from trar.errors import RawDataError
+from trar.features.columns import CodedTexts, Codes, Lists
+from trar.features.questions import GrowingTexts
 from trar.pipeline.readers.json_file import (
     INT64,
     Id,
@@ -62,13 +66,10 @@ def read_visual_genome(
     coco = _read_coco_ids(images_path)
     data = read_json_bytes(questions_path, "question_answers")
     raw = decode_json(questions_path, data, list[msgspec.Raw], "Visual Genome questions")
-    known: dict[str, tuple[str]] = {}
     wanted: dict[str, bool] = {}
     seen: set[int] = set()
-    ids: list[int] = []
-    image_ids: list[int] = []
-    texts: list[str] = []
-    answers: list[tuple[str]] = []
+    ids, image_ids, texts = array("q"), array("q"), GrowingTexts()
+    code_of, codes = Codes(), array("i")
     elsewhere = unlisted = unwanted = repeats = 0
     for number, entry in enumerate(iterate_rows(questions_path, raw, _ImageOfQuestions)):
         for row in entry.qas:
@@ -92,7 +93,7 @@ def read_visual_genome(
             ids.append(question_id)
             image_ids.append(coco_id)
             texts.append(row.question)
-            answers.append(known.setdefault(row.answer, (row.answer,)))
+            codes.append(code_of[row.answer])
     counted = {
         "about images that are not COCO's": elsewhere,
         "with an answer that is not in the dictionary": unwanted,
@@ -112,8 +113,15 @@ def read_visual_genome(
             f"{questions_path.name}: {len(ids):,} of {total:,} questions kept; left out: "
             f"{', '.join(left_out)}",
         )
+    answers = CodedTexts.counted(code_of, codes)
     return Questions(
-        ids, image_ids, texts, [""] * len(ids), answers, [one[0] for one in answers], notes=notes
+        ids,
+        image_ids,
+        texts.finish(),
+        [""] * len(ids),
+        Lists(answers, np.arange(len(ids) + 1)),
+        answers,
+        notes=notes,
     )
 
 

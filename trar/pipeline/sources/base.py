@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
+
+import numpy as np
 
 from trar.features.answers import AnswerDictionary
+from trar.features.columns import take_rows
 from trar.features.schema import TargetRule
 from trar.pipeline.readers.image import Images
 
@@ -16,6 +19,7 @@ from trar.pipeline.readers.image import Images
 class Questions:
     """One split of questions as parallel columns, in the order of their file.
 
+    Any sequences will do; those of large files are arrays and the columns of ``features.columns``.
     ``answers`` is None where the split has none (a test split); ``scores`` gives each answer's
     score where the raw file states it (LXMERT's labels), else the rule makes it. An image is named
     by id within the split's image splits; ``answer_types`` are names of ``questions.ANSWER_TYPES``.
@@ -37,19 +41,16 @@ class Questions:
 
     def take(self, rows: Sequence[int]) -> Questions:
         """Only these rows, in this order."""
-
-        def pick(column: Sequence[Any]) -> list[Any]:
-            return [column[row] for row in rows]
-
+        wanted = np.asarray(rows, np.int64)
         return Questions(
-            pick(self.ids),
-            pick(self.image_ids),
-            pick(self.texts),
-            pick(self.types),
-            None if self.answers is None else pick(self.answers),
-            pick(self.majority) if self.majority else (),
-            pick(self.answer_types) if self.answer_types else (),
-            None if self.scores is None else pick(self.scores),
+            take_rows(self.ids, wanted),
+            take_rows(self.image_ids, wanted),
+            take_rows(self.texts, wanted),
+            take_rows(self.types, wanted),
+            None if self.answers is None else take_rows(self.answers, wanted),
+            take_rows(self.majority, wanted) if self.majority else (),
+            take_rows(self.answer_types, wanted) if self.answer_types else (),
+            None if self.scores is None else take_rows(self.scores, wanted),
             self.notes,
         )
 

@@ -9,8 +9,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from trar.errors import RawDataError
 from trar.features.answers import AnswerDictionary, normalize_answer
+from trar.features.columns import int64s
 from trar.features.schema import TargetRule
 from trar.pipeline.readers.image import Images
 from trar.pipeline.readers.lxmert_json import read_lxmert
@@ -125,9 +129,9 @@ class VqaSource:
             self._read[split] = self._load(split)
         return self._read[split]
 
-    def texts(self, split: str) -> list[str]:
+    def texts(self, split: str) -> Sequence[str]:
         if split in self._read or self._form(split) != "official":
-            return list(self.questions(split).texts)
+            return self.questions(split).texts
         path = self._files.need(split, "questions")
         return read_questions(path, self._files.subtype(split)).texts
 
@@ -218,16 +222,19 @@ def _annotated(
     image_ids: Sequence[int],
     texts: Sequence[str],
     annotations: AnnotationRows,
-    order: Sequence[int],
+    order: NDArray[np.int64],
 ) -> Questions:
+    found = annotations
+    if not np.array_equal(order, np.arange(len(annotations.ids))):
+        found = annotations.take(order)
     return Questions(
         ids,
         image_ids,
         texts,
-        [annotations.question_types[row] for row in order],
-        [annotations.answers[row] for row in order],
-        [annotations.majority[row] for row in order],
-        [annotations.answer_types[row] for row in order],
+        found.question_types,
+        found.answers,
+        found.majority,
+        found.answer_types,
     )
 
 
@@ -238,27 +245,31 @@ def _join(
     annotations: AnnotationRows,
     *,
     all_of_them: bool,
-) -> list[int]:
-    """The annotation row of every question; with ``all_of_them`` both files must hold the same
-    questions, else the annotations may hold more."""
+) -> NDArray[np.int64]:
+    """The annotation row of every question, (q,); with ``all_of_them`` both files must hold the
+    same questions, else the annotations may hold more."""
     path, annotations_path = paths
-    row_of = {question_id: row for row, question_id in enumerate(annotations.ids)}
-    missing = [one for one in ids if one not in row_of]
-    if missing or (all_of_them and len(row_of) != len(ids)):
-        extra = sorted(set(row_of) - set(ids))
-        first = f"question {missing[0]} has no annotation" if missing else ""
-        last = f"annotation {extra[0]} has no question" if extra else ""
+    asked, annotated = int64s(ids), int64s(annotations.ids)
+    by_id = np.argsort(annotated, kind="stable")
+    place = np.searchsorted(annotated, asked, sorter=by_id)
+    order = by_id[np.minimum(place, len(by_id) - 1)]
+    missing = asked[annotated[order] != asked]
+    if len(missing) or (all_of_them and len(annotated) != len(asked)):
+        extra = np.setdiff1d(annotated, asked)
+        first = f"question {missing[0]} has no annotation" if len(missing) else ""
+        last = f"annotation {extra[0]} has no question" if len(extra) else ""
         raise RawDataError(
             f"{path} and {annotations_path} do not belong together: {len(missing)} questions "
             f"without annotation, {len(extra)} annotations without question; "
             f"{'; '.join(filter(None, (first, last)))}. Use the two files of one release"
         )
-    order = [row_of[one] for one in ids]
-    for question_id, image_id, row in zip(ids, image_ids, order, strict=True):
-        if annotations.image_ids[row] not in (None, image_id):
-            raise RawDataError(
-                f"{annotations_path}: question {question_id} is about image "
-                f"{annotations.image_ids[row]}, {path.name} says image {image_id}; "
-                "use the two files of one release"
-            )
+    shown = int64s(annotations.image_ids)[order]
+    named = np.frombuffer(annotations.named, np.bool_)[order]
+    wrong = np.flatnonzero(named & (shown != int64s(image_ids)))
+    if len(wrong):
+        one = int(wrong[0])
+        raise RawDataError(
+            f"{annotations_path}: question {ids[one]} is about image {shown[one]}, {path.name} "
+            f"says image {image_ids[one]}; use the two files of one release"
+        )
     return order

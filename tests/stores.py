@@ -14,6 +14,7 @@ from trar.features.reader import SCHEME, TOKENIZER, FeatureStore
 from trar.features.schema import (
     FORMAT_VERSION,
     AnswersEntry,
+    Container,
     FeatureSpec,
     ImageSplit,
     QuestionSplit,
@@ -47,7 +48,9 @@ class StorePlan:
     known_answers: Sequence[str] = (*COLOURS, "yes", "no")
 
 
-def make_store(folder: Path, plan: StorePlan | None = None) -> FeatureStore:
+def make_store(
+    folder: Path, plan: StorePlan | None = None, container: Container = "zarr"
+) -> FeatureStore:
     """Write and open the dataset ``folder``; the same plan gives the same bytes."""
     plan = plan or StorePlan()
     rng = np.random.default_rng(plan.seed)
@@ -57,8 +60,11 @@ def make_store(folder: Path, plan: StorePlan | None = None) -> FeatureStore:
     texts = ["What colour is it?", *what, *plan.extra_words]
     vocabulary = Vocabulary.build({"train": texts})
     answers = AnswerDictionary(tuple(plan.known_answers))
-    with StoreWriter(folder) as writer:
-        images = {name: _write_images(writer, name, spec, colours[name], rng) for name in colours}
+    with StoreWriter(folder, container) as writer:
+        images = {
+            name: _write_images(writer, container, name, spec, colours[name], rng)
+            for name in colours
+        }
         questions = {
             split: _write_questions(writer, plan, split, colours[source], vocabulary, answers)
             for split, source in plan.question_splits.items()
@@ -68,7 +74,7 @@ def make_store(folder: Path, plan: StorePlan | None = None) -> FeatureStore:
         meta = StoreMeta(
             format_version=FORMAT_VERSION,
             dataset=folder.name,
-            container="zarr",
+            container=container,
             feature=spec,
             image_splits=images,
             question_splits=questions,
@@ -92,6 +98,7 @@ def make_store(folder: Path, plan: StorePlan | None = None) -> FeatureStore:
 
 def _write_images(
     writer: StoreWriter,
+    container: Container,
     split: str,
     spec: FeatureSpec,
     colours: np.ndarray,
@@ -102,7 +109,7 @@ def _write_images(
     receipts = []
     for shard, start in enumerate(range(0, len(colours), SHARD_IMAGES)):
         images = [_image(spec, int(c), rng) for c in colours[start : start + SHARD_IMAGES]]
-        place = ShardPlace(writer.folder, split, shard, SHARD_IMAGES, spec)
+        place = ShardPlace(writer.folder, split, shard, SHARD_IMAGES, spec, container)
         receipts.append(write_image_shard(place, images, "made by a test"))
     writer.finish_images(split, spec, receipts)
     return ImageSplit(len(colours), SHARD_IMAGES, sum(r.masked_cells for r in receipts), 1.0, 0.0)

@@ -6,7 +6,7 @@ folder, as ``store.json`` lists them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -14,9 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trar.features.chunk_table import ChunkTable
-from trar.features.schema import FeatureSpec, FileEntry
+from trar.features.schema import FeatureSpec, FileEntry, StoreMeta
 
 Table = Mapping[str, NDArray[Any]]
+Sides = Callable[[], Table]
 
 
 class ImageTable(NamedTuple):
@@ -60,12 +61,16 @@ class Backend(Protocol):
         spec: FeatureSpec,
         chunks: Iterable[NDArray[np.generic]],
         shard_images: int,
+        sides: Sides = dict,
     ) -> FileEntry:
-        """Write at most ``shard_images`` chunks, each (chunk_rows, width), as a shard's bytes."""
+        """Write at most ``shard_images`` chunks, each (chunk_rows, width), as a shard's bytes.
+
+        ``sides``, asked once all chunks are taken, are the shard's cells and boxes, for a container
+        that keeps them in the same file."""
 
     def write_side(self, target: Path, values: NDArray[Any], length: int) -> FileEntry:
         """Write the chunk of ``cells`` or ``boxes`` that belongs to a shard, filled up with zeros
-        to ``length`` entries."""
+        to ``length`` entries, where ``shard_files`` has a file for it."""
 
     def write_sizes(self, split: str, sizes: NDArray[np.int32]) -> list[str]:
         """Write the pixel sizes (n, 2) of a split's images; returns the files written."""
@@ -73,11 +78,19 @@ class Backend(Protocol):
     def write_table(self, name: str, table: Table) -> list[str]:
         """Write named one-dimensional arrays as a group; returns the files written."""
 
+    def write_view(self, meta: StoreMeta, files: Iterable[str]) -> list[str]:
+        """Write what shows the whole store to other tools, from the splits of ``meta`` and the
+        names of all ``files``; returns the files written."""
+
     def read_table(self, name: str) -> dict[str, NDArray[Any]]:
         """Every array of a group, whole and checked."""
 
     def read_images_table(self, split: str, spec: FeatureSpec) -> ImageTable:
         """What is kept of a split's images beside features and boxes."""
+
+    def read_rows(self, split: str) -> dict[str, NDArray[Any]]:
+        """Those of ``ids``, ``offsets`` and ``sizes`` that a split has and that can be read,
+        whatever else of it is damaged."""
 
     def read_boxes(self, split: str) -> NDArray[np.float32]:
         """The boxes of a split: (n, rows, 4), or (flat rows, 4) where ragged."""

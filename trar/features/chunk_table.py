@@ -3,12 +3,14 @@
 A chunk is one image, or 64 regions where images are ragged: ``chunk_bytes`` of values followed by
 four bytes, the little-endian crc32c of those values. The table of an image split is kept in
 ``chunk-table/<split>.safetensors`` as two columns, the shard's number and the byte offset in it.
+Where the checksum does not follow the values (HDF5) it is a third column.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,13 +25,25 @@ FOLDER = "chunk-table"
 
 @dataclass(frozen=True)
 class ChunkTable:
-    """``shard`` (n,) int32 and ``offset`` (n,) int64 of the n chunks of a split, in order."""
+    """``shard`` (n,) int32 and ``offset`` (n,) int64 of the n chunks of a split, in order, and
+    ``crc32c`` (n,) uint32 of their values, None where it follows them in the file."""
 
     shard: NDArray[np.int32]
     offset: NDArray[np.int64]
+    crc32c: NDArray[np.uint32] | None = None
 
     def __len__(self) -> int:
         return len(self.shard)
+
+    def columns(self) -> dict[str, NDArray[Any]]:
+        """The columns that there are, by name."""
+        checksums = {} if self.crc32c is None else {"crc32c": self.crc32c}
+        return {"shard": self.shard, "offset": self.offset, **checksums}
+
+    def equals(self, other: ChunkTable) -> bool:
+        """Whether all columns are the same."""
+        mine, its = self.columns(), other.columns()
+        return mine.keys() == its.keys() and all(np.array_equal(mine[key], its[key]) for key in its)
 
 
 def table_file(split: str) -> str:
@@ -42,7 +56,7 @@ def write_chunk_table(folder: Path, split: str, table: ChunkTable) -> str:
     name = table_file(split)
     (folder / FOLDER).mkdir(exist_ok=True)
     with atomic_write(folder / name) as file:
-        file.write(save({"shard": table.shard, "offset": table.offset}))
+        file.write(save(table.columns()))
     return name
 
 
@@ -55,12 +69,12 @@ def read_chunk_table(folder: Path, split: str, chunks: int) -> ChunkTable:
     path = folder / table_file(split)
     try:
         columns = load(path.read_bytes())
-        table = ChunkTable(columns["shard"], columns["offset"])
+        table = ChunkTable(columns["shard"], columns["offset"], columns.get("crc32c"))
     except (OSError, SafetensorError, KeyError) as error:
         raise StoreError(
             f"{path}: the chunk table cannot be read ({error}); prepare this dataset again"
         ) from error
-    if len(table) != chunks or len(table.offset) != chunks:
+    if any(len(column) != chunks for column in table.columns().values()):
         raise StoreError(
             f"{path}: the chunk table has {len(table)} chunks, store.json says {chunks}; "
             "prepare this dataset again"

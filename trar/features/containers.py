@@ -11,5 +11,8 @@ from trar.features.zarr_backend import ZarrBackend
 
 def open_backend(folder: Path, container: Container) -> Backend:
     """The backend of a dataset folder; touches nothing yet."""
-    backends: dict[Container, type[Backend]] = {"zarr": ZarrBackend}
-    return backends[container](folder)
+    if container == "hdf5":
+        from trar.features.hdf5_backend import Hdf5Backend  # h5py only where it is needed
+
+        return Hdf5Backend(folder)
+    return ZarrBackend(folder)

@@ -7,7 +7,7 @@ cut shard as zeros. Images are read by ``row_reader``, tables by the container's
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -25,8 +25,8 @@ from trar.features.questions import (
     Ragged,
     SparseTargets,
 )
-from trar.features.row_reader import ImageBatch, RowReader
-from trar.features.schema import StoreMeta, find_dataset, read_meta
+from trar.features.row_reader import ImageBatch, RowReader, way_out
+from trar.features.schema import StoreMeta, find_dataset, read_meta, view_file
 from trar.features.text import Vocabulary
 from trar.features.vectors import read_vectors
 
@@ -79,6 +79,15 @@ class FeatureStore:
                 made, or one whose checksum does not match.
         """
         return self._rows.read(image_split, rows, out)
+
+    def chunks(self, image_split: str, start: int, stop: int) -> Iterator[NDArray[Any]]:
+        """The stored chunks ``start`` to ``stop`` of a split, each (chunk rows, width) and checked:
+        images, or where ragged 64 regions. The same array is filled anew for each.
+
+        Raises:
+            StoreError: a chunk does not match its checksum.
+        """
+        return self._rows.chunks(image_split, start, stop)
 
     def image_ids(self, image_split: str) -> NDArray[np.int64]:
         """The id of each image row, (images,), ascending."""
@@ -210,27 +219,31 @@ class FeatureStore:
                 data = msgspec.json.decode((self.path / name).read_bytes())
                 parsed = parse(data, where=str(self.path / name))
             except (msgspec.DecodeError, UnicodeDecodeError) as error:
-                raise StoreError(f"{self.path / name}: not readable as JSON ({error})") from None
+                raise StoreError(
+                    f"{self.path / name}: not readable as JSON ({error}); {way_out(self.path)}"
+                ) from None
             if parsed.digest != digest:
                 raise StoreError(
                     f"{self.path / name}: its digest is {parsed.digest[:12]}…, store.json says "
-                    f"{digest[:12]}…: not the file of this store; prepare this dataset again"
+                    f"{digest[:12]}…: not the file of this store; {way_out(self.path)}"
                 )
             self._kept[name] = parsed
         return self._kept[name]
 
     def _check_sizes(self) -> None:
         for name, entry in self.meta.files.items():
+            if name == view_file(self.meta.dataset):
+                continue  # never read here, and new before store.json is when a split is added
             path = self.path / name
             try:
                 found = path.stat().st_size
             except FileNotFoundError:
                 raise StoreError(
                     f"{path}: missing; the store cannot be read without it (a Zarr reader would "
-                    f"show zeros). Delete {self.path} and prepare it again"
+                    f"show zeros); {way_out(self.path)}"
                 ) from None
             if found != entry.bytes:
                 raise StoreError(
-                    f"{path}: {found} bytes, expected {entry.bytes}: cut short or overwritten. "
-                    f"Delete {self.path} and prepare it again"
+                    f"{path}: {found} bytes, expected {entry.bytes}: cut short or overwritten; "
+                    f"{way_out(self.path)}"
                 )

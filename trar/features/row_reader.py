@@ -7,6 +7,7 @@ image, never a wrong number.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -97,13 +98,25 @@ class RowReader:
                 done += taken
             batch[number, end - begin :] = 0
 
+    def chunks(self, image_split: str, start: int, stop: int) -> Iterator[NDArray[Any]]:
+        """See ``FeatureStore.chunks``."""
+        spec, table = self.meta.feature, self._chunk_table(image_split)
+        chunk = np.empty((spec.chunk_rows, spec.width), spec.dtype)
+        for number in range(start, stop):
+            self._read_chunk(image_split, table, number, chunk.reshape(-1).view(np.uint8).data)
+            yield chunk
+
     def _read_chunk(self, split: str, table: ChunkTable, chunk: int, values: memoryview) -> None:
-        checksum = bytearray(4)
+        checksum = bytearray(4 if table.crc32c is None else 0)  # it follows the values, or not
         shard = int(table.shard[chunk])
         with disk_errors(self.path):
             handle = self._open_shard(split, shard)
             read = os.preadv(handle, [values, checksum], int(table.offset[chunk]))
-        if read != len(values) + 4 or crc32c(values) != int.from_bytes(checksum, "little"):
+        if table.crc32c is None:
+            expected = int.from_bytes(checksum, "little")
+        else:
+            expected = int(table.crc32c[chunk])
+        if read != len(values) + len(checksum) or crc32c(values) != expected:
             raise self._damaged(split, shard, chunk)
 
     def table(self, split: str) -> ImageTable:
@@ -201,7 +214,10 @@ class RowReader:
         handle = self._files.get((split, shard))
         if handle is None:
             path = self._shard_path(split, shard)
-            handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            except FileNotFoundError:  # it was there when the store was opened
+                raise StoreError(f"{path}: missing; {way_out(self.path)}") from None
             first = self._files.setdefault((split, shard), handle)
             if first != handle:  # another thread opened it in the meantime
                 os.close(handle)
@@ -222,9 +238,16 @@ class RowReader:
             what = f"image {ids[chunk]} (row {chunk} of {split})"
         return StoreError(
             f"{self._shard_path(split, shard)}: {what} does not match its crc32c: damaged; "
-            f"`trar-data verify --store {self.path}` lists all damage; delete "
-            f"{self.path} and prepare it again"
+            f"{way_out(self.path)}"
         )
+
+
+def way_out(folder: Path) -> str:
+    """What to do about damage to the dataset ``folder``, for the end of a message."""
+    return (
+        f"`trar-data repair --store {folder}` makes it anew from the raw files; where those have "
+        f"changed, delete {folder} and prepare it again"
+    )
 
 
 def _fits(out: NDArray[Any], shape: tuple[int, int, int], spec: FeatureSpec) -> bool:

@@ -19,13 +19,15 @@ from trar.fileio import sha256_json, write_json
 FORMAT_VERSION = 1
 STORE_FILE = "store.json"
 LOG_FILE = "prepare-log.json"
-ARRAYS = "arrays.zarr"
+ARRAYS = "arrays.zarr"  # everything of a Zarr store
+SHARDS = "images"  # shards of an HDF5 store
+TABLES = "tables"  # one file a table of an HDF5 store
 WORK_FOLDER = ".prepare"
 
 RAGGED_CHUNK_ROWS = 64  # regions in an inner chunk of ragged features
 
 TargetRule = Literal["vqa", "exact", "labels"]
-Container = Literal["zarr"]
+Container = Literal["zarr", "hdf5"]
 
 
 class FileEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -154,9 +156,19 @@ class StoreMeta(
     vectors: dict[str, VectorsEntry] = {}
 
     @property
+    def arrays(self) -> str:
+        """What shows all arrays as one tree, in the dataset folder."""
+        return ARRAYS if self.container == "zarr" else view_file(self.dataset)
+
+    @property
     def longest_question(self) -> int:
         """Tokens of the longest question of any split."""
         return max(split.longest_question for split in self.question_splits.values())
+
+
+def view_file(dataset: str) -> str:
+    """The file of an HDF5 store that shows all of it to other tools."""
+    return f"{dataset}.h5"
 
 
 def fingerprint(meta: StoreMeta) -> str:

@@ -23,7 +23,10 @@ def summary_rows(store: FeatureStore) -> list[tuple[str, str]]:
     meta, spec = store.meta, store.meta.feature
     size_bytes = sum(entry.bytes for entry in meta.files.values())
     rows = [
-        ("store", f"{store.path}, {len(meta.files)} files, {human_bytes(size_bytes)}"),
+        (
+            "store",
+            f"{store.path}, {meta.container}, {len(meta.files)} files, {human_bytes(size_bytes)}",
+        ),
         ("features", spec.describe()),
     ]
     for name, images in meta.image_splits.items():

@@ -21,19 +21,20 @@ from trar.features.chunk_table import read_chunk_table
 from trar.features.containers import open_backend
 from trar.features.questions import AnswerTable, QuestionTable, Ragged, SparseTargets
 from trar.features.schema import (
-    ARRAYS,
     LOG_FILE,
     STORE_FILE,
     WORK_FOLDER,
+    FileEntry,
     StoreMeta,
     TargetRule,
     find_dataset,
     fingerprint,
     read_meta,
+    view_file,
 )
 from trar.features.text import Vocabulary, encode_questions
 from trar.features.vectors import read_vectors
-from trar.fileio import sha256_file
+from trar.fileio import indented_json, sha256_file
 
 
 @dataclass(frozen=True)
@@ -59,31 +60,53 @@ def verify_store(
     """
     folder = find_dataset(path, dataset)
     meta = read_meta(folder)
-    problems = [*_check_files(folder, meta, progress), *_check_joins(folder, meta)]
+    problems = [*check_files(folder, meta, progress), *_check_joins(folder, meta)]
     if meta.fingerprint != fingerprint(meta):
         problems.append(Problem(STORE_FILE, "its fingerprint is not that of the files it lists"))
+    written = (folder / STORE_FILE).read_bytes()
+    if written != indented_json(msgspec.json.decode(written)):  # 1e-05 and 1E-05 are one number
+        problems.append(Problem(STORE_FILE, "not spelt as prepare spells it: edited or damaged"))
     return problems
 
 
-def _check_files(folder: Path, meta: StoreMeta, progress: Progress) -> Iterator[Problem]:
+def check_files(
+    folder: Path, meta: StoreMeta, progress: Progress = lambda *_: None, *, held: bool = False
+) -> Iterator[Problem]:
+    """Every listed file that is missing, cut, changed or unreadable, and every unlisted one.
+
+    ``held``: the caller holds the folder, so nobody is adding to the store now.
+    """
     total, done = sum(entry.bytes for entry in meta.files.values()), 0
+    unfinished = not held and (folder / WORK_FOLDER).exists()
     for name, entry in meta.files.items():
-        path = folder / name
-        if not path.is_file():
-            yield Problem(name, "missing")
-        elif (size := path.stat().st_size) != entry.bytes:
-            yield Problem(name, f"{size} bytes, expected {entry.bytes}")
-        elif (found := sha256_file(path)) != entry.sha256:
-            yield Problem(name, f"sha256 is {found[:12]}…, expected {entry.sha256[:12]}…")
+        what = _judge_file(folder / name, entry)
+        if unfinished and name == view_file(meta.dataset):
+            continue  # new just before store.json, and nothing reads through it
+        if what is not None:
+            yield Problem(name, what)
         done += entry.bytes
         progress("digests", done, total)
-    if (folder / WORK_FOLDER).exists():
+    if unfinished:
         return  # a prepare that adds a split is running, or was stopped: its files are not ours
     known = {*meta.files, STORE_FILE, LOG_FILE}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
         if path.is_file() and name not in known:
             yield Problem(name, "not part of this store: nothing lists it")
+
+
+def _judge_file(path: Path, entry: FileEntry) -> str | None:
+    """What is wrong with a file, if anything is."""
+    try:
+        if not path.is_file():
+            return "missing"
+        if (size := path.stat().st_size) != entry.bytes:
+            return f"{size} bytes, expected {entry.bytes}"
+        if (found := sha256_file(path)) != entry.sha256:
+            return f"sha256 is {found[:12]}…, expected {entry.sha256[:12]}…"
+    except OSError as error:  # a bad sector, no permission: the other files are judged all the same
+        return f"cannot be read ({error.strerror or error})"
+    return None
 
 
 def _check_joins(folder: Path, meta: StoreMeta) -> Iterator[Problem]:
@@ -107,7 +130,7 @@ def _check_joins(folder: Path, meta: StoreMeta) -> Iterator[Problem]:
 
 def _check_images(folder: Path, backend: Backend, meta: StoreMeta, split: str) -> Iterator[Problem]:
     spec, images = meta.feature, meta.image_splits[split]
-    name = f"{ARRAYS}/images/{split}"
+    name = f"{meta.arrays}/images/{split}"
     try:
         table = backend.read_images_table(split, spec)
         stored = read_chunk_table(folder, split, images.chunks(spec))
@@ -134,14 +157,13 @@ def _check_images(folder: Path, backend: Backend, meta: StoreMeta, split: str) -
         yield Problem(f"{name}/sizes", f"shape {table.sizes.shape}, expected ({images.images}, 2)")
     if spec.boxes:
         yield from _check_boxes(backend, meta, split)
-    same = np.array_equal(stored.offset, resolved.offset)
-    if not (same and np.array_equal(stored.shard, resolved.shard)):
+    if not stored.equals(resolved):
         yield Problem(f"chunk-table of {split}", "differs from the shards' own indexes")
 
 
 def _check_boxes(backend: Backend, meta: StoreMeta, split: str) -> Iterator[Problem]:
     spec, images = meta.feature, meta.image_splits[split]
-    where = f"{ARRAYS}/images/{split}/boxes"
+    where = f"{meta.arrays}/images/{split}/boxes"
     try:
         boxes = backend.read_boxes(split)
     except (StoreError, OSError) as error:
@@ -184,7 +206,7 @@ def _check_questions(
     backend: Backend, meta: StoreMeta, split: str, dictionaries: _Dictionaries
 ) -> Iterator[Problem]:
     expected = meta.question_splits[split]
-    name = f"{ARRAYS}/questions/{split}"
+    name = f"{meta.arrays}/questions/{split}"
     try:
         table = QuestionTable.from_columns(backend.read_table(f"questions/{split}"))
     except (StoreError, OSError, KeyError) as error:
@@ -200,7 +222,7 @@ def _check_questions(
     if len(table) and table.type.max() >= len(table.type_names):
         yield Problem(f"{name}/type", "a question type has no name")
     for tokenizer, vocabulary in meta.vocabularies.items():
-        where = f"{ARRAYS}/tokens/{tokenizer}/{split}"
+        where = f"{meta.arrays}/tokens/{tokenizer}/{split}"
         try:
             tokens = Ragged.from_columns(backend.read_table(f"tokens/{tokenizer}/{split}"))
         except (StoreError, OSError, KeyError) as error:
@@ -222,10 +244,10 @@ def _check_answers(
 ) -> Iterator[Problem]:
     try:
         answers = AnswerTable.from_columns(backend.read_table(f"answers/{split}"))
-        where = f"{ARRAYS}/answers/{split}"
+        where = f"{meta.arrays}/answers/{split}"
         yield from _check_ragged(where, answers.offsets, len(answers.texts), questions)
         for scheme, entry in meta.answer_schemes.items():
-            where = f"{ARRAYS}/targets/{scheme}/{split}"
+            where = f"{meta.arrays}/targets/{scheme}/{split}"
             targets = SparseTargets.from_columns(backend.read_table(f"targets/{scheme}/{split}"))
             yield from _check_ragged(where, targets.offsets, len(targets.label), questions)
             yield from _check_range(
@@ -276,7 +298,7 @@ def _questions_without_image(
     if bad.any():
         first = int(np.argmax(bad))
         yield Problem(
-            f"{ARRAYS}/questions/{split}",
+            f"{meta.arrays}/questions/{split}",
             f"{int(bad.sum())} questions without an image; the first is question "
             f"{table.ids[first]}, which points at row {table.image_row[first]}",
         )

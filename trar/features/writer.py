@@ -7,7 +7,6 @@ of the file and of what it was made from; receipts let a stopped ``prepare`` go 
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import fcntl
 import os
@@ -23,12 +22,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trar.errors import StoreError
-from trar.features.backend import Table
-from trar.features.chunk_table import FOLDER as CHUNK_TABLES
+from trar.features.backend import Sides, Table
 from trar.features.chunk_table import write_chunk_table
 from trar.features.containers import open_backend
+from trar.features.remake import drop_unlisted, move_in, remake_folder
 from trar.features.schema import (
-    ARRAYS,
     LOG_FILE,
     WORK_FOLDER,
     Container,
@@ -38,7 +36,6 @@ from trar.features.schema import (
     fingerprint,
     write_meta,
 )
-from trar.features.vectors import FOLDER as VECTORS
 from trar.features.vectors import VectorsEntry, write_vectors
 from trar.fileio import atomic_write, disk_errors, sha256_file, sync_folder, write_json
 
@@ -103,21 +100,38 @@ def write_image_shard(place: ShardPlace, images: Iterable[PreparedImage], source
     Raises:
         DiskError: no space or no permission; nothing half-written is left.
     """
-    backend = open_backend(place.folder, place.container)
-    spec = place.spec
+    seen = _Seen(images)
+    chunks = _ragged_chunks(place, seen) if place.spec.ragged else (one.values for one in seen)
+    files = write_shard_files(place, chunks, lambda: seen.sides(place))
+    receipt = seen.receipt(place, sources, files)
+    keep_receipt(place, receipt)
+    return receipt
+
+
+def write_shard_files(
+    place: ShardPlace, chunks: Iterable[NDArray[Any]], sides: Sides
+) -> dict[str, FileEntry]:
+    """Write the files of one shard under temporary names, then rename them.
+
+    ``chunks`` are (chunk_rows, width) each; ``sides``, asked when all are taken, are its cells and
+    boxes.
+
+    Raises:
+        DiskError: as ``write_image_shard``.
+    """
+    backend, spec = open_backend(place.folder, place.container), place.spec
     names = backend.shard_files(place.split, place.shard, spec)
     work = place.folder / WORK_FOLDER
     partial = {kind: work / f"{uuid.uuid4().hex}.partial" for kind in names}
-    seen = _Seen(images)
     try:
-        chunks = _ragged_chunks(place, seen) if spec.ragged else (one.values for one in seen)
         entries = {
-            "features": backend.write_shard(partial["features"], spec, chunks, place.shard_images)
+            "features": backend.write_shard(
+                partial["features"], spec, chunks, place.shard_images, sides
+            )
         }
         side_rows = place.shard_images * (spec.chunk_rows if spec.ragged else 1)
-        for kind in names:
-            if kind != "features":
-                values = seen.cells() if kind == "cells" else seen.boxes(place)
+        for kind, values in sides().items():
+            if kind in names:
                 entries[kind] = backend.write_side(partial[kind], values, side_rows)
         with disk_errors(place.folder):
             for kind, name in names.items():
@@ -128,10 +142,13 @@ def write_image_shard(place: ShardPlace, images: Iterable[PreparedImage], source
     finally:
         for source in partial.values():
             source.unlink(missing_ok=True)
-    receipt = seen.receipt(place, sources, {names[kind]: entries[kind] for kind in names})
+    return {names[kind]: entries[kind] for kind in names}
+
+
+def keep_receipt(place: ShardPlace, receipt: Receipt) -> None:
+    """Note durably that a shard is finished."""
     with atomic_write(place.receipt) as file:
         file.write(msgspec.json.encode(receipt))
-    return receipt
 
 
 class _Seen:
@@ -147,10 +164,16 @@ class _Seen:
             self._kept.append(dataclasses.replace(image, values=nothing))
             yield image
 
-    def cells(self) -> NDArray[np.bool_]:
-        return np.array([image.cells for image in self._kept])
+    def sides(self, place: ShardPlace) -> Table:
+        """What stands beside the features: cells unless ragged, boxes where the spec has them."""
+        sides: dict[str, NDArray[Any]] = {}
+        if not place.spec.ragged:
+            sides["cells"] = np.array([image.cells for image in self._kept])
+        if place.spec.boxes:
+            sides["boxes"] = self._boxes(place)
+        return sides
 
-    def boxes(self, place: ShardPlace) -> NDArray[np.float32]:
+    def _boxes(self, place: ShardPlace) -> NDArray[np.float32]:
         boxes = [
             np.zeros((len(image.cells), 4), np.float32) if image.boxes is None else image.boxes
             for image in self._kept
@@ -201,7 +224,12 @@ def finished_shard(place: ShardPlace, sources: str) -> Receipt | None:
         sizes = {name: (place.folder / name).stat().st_size for name in receipt.files}
     except (FileNotFoundError, msgspec.DecodeError):
         return None
-    whole = all(sizes[name] == entry.bytes for name, entry in receipt.files.items())
+    names = open_backend(place.folder, place.container).shard_files(
+        place.split, place.shard, place.spec
+    )
+    whole = sizes.keys() == set(names.values()) and all(
+        sizes[name] == entry.bytes for name, entry in receipt.files.items()
+    )
     return receipt if whole and receipt.sources == sources else None
 
 
@@ -209,19 +237,25 @@ class StoreWriter:
     """Holds a dataset folder for writing; a second writer on the same folder is refused.
 
     The hold is an flock on the folder itself: it dies with its process and leaves no file behind.
+    With ``remake`` parts of a finished store are made anew below ``root`` and moved in at the end:
+    see ``features.remake``.
 
     Raises:
         StoreError: another process holds the folder.
         DiskError: the folder cannot be made or written.
     """
 
-    def __init__(self, folder: Path, container: Container = "zarr") -> None:
+    def __init__(
+        self, folder: Path, container: Container = "zarr", *, remake: bool = False
+    ) -> None:
         self.folder = folder
-        self.backend = open_backend(folder, container)
+        self.root = remake_folder(folder) if remake else folder
+        self.backend = open_backend(self.root, container)
         self._files: dict[str, FileEntry] = {}
+        self._made: set[str] = set()
         self._new = [path for path in (folder, folder.parent) if not path.exists()]
         with disk_errors(folder):
-            (folder / WORK_FOLDER).mkdir(parents=True, exist_ok=True)
+            (self.root / WORK_FOLDER).mkdir(parents=True, exist_ok=True)
             self._lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -231,7 +265,7 @@ class StoreWriter:
                 f"{folder}: another trar-data is writing this dataset; wait for it to end, "
                 "or choose another --store"
             ) from None
-        for partial in (folder / WORK_FOLDER).glob("*.partial"):
+        for partial in (self.root / WORK_FOLDER).glob("*.partial"):
             partial.unlink()  # of a killed writer: the hold says that nobody else is writing
 
     def __enter__(self) -> StoreWriter:
@@ -249,6 +283,20 @@ class StoreWriter:
         """Count the files of an earlier, finished store as part of this one."""
         self._files.update(files)
 
+    def adopt(self, names: Iterable[str]) -> None:
+        """Take files of the finished store into the parts that are made anew, without a copy where
+        the file system can."""
+        for name in names:
+            target = self.root / name
+            if target.exists():
+                continue
+            with disk_errors(target):
+                target.parent.mkdir(parents=True, exist_ok=True)
+                try:
+                    target.hardlink_to(self.folder / name)
+                except OSError:  # no links there
+                    shutil.copy2(self.folder / name, target)
+
     def create_images(
         self,
         split: str,
@@ -264,11 +312,12 @@ class StoreWriter:
         """Count a split's shards in, once all are written, and resolve its chunk table."""
         for receipt in receipts:
             self._files.update(receipt.files)
+            self._made.update(receipt.files)
         if spec.boxes:
             sizes = [size for receipt in receipts for size in receipt.sizes]
             self._note(self.backend.write_sizes(split, np.array(sizes, np.int32).reshape(-1, 2)))
         table = self.backend.resolve_chunks(split)
-        self._note([write_chunk_table(self.folder, split, table)])
+        self._note([write_chunk_table(self.root, split, table)])
 
     def write_table(self, name: str, table: Table) -> None:
         """Write a group of columns."""
@@ -276,44 +325,48 @@ class StoreWriter:
 
     def write_json(self, name: str, value: Any) -> None:
         """Write a JSON file of the store, for example the vocabulary."""
-        write_json(self.folder / name, value)
+        write_json(self.root / name, value)
+        self._note([name])
+
+    def write_bytes(self, name: str, data: bytes) -> None:
+        """Write a file of another store as it is."""
+        with disk_errors(self.root):
+            (self.root / name).parent.mkdir(parents=True, exist_ok=True)
+        with atomic_write(self.root / name) as file:
+            file.write(data)
         self._note([name])
 
     def write_vectors(
         self, name: str, table: NDArray[np.float32], covered: int, made_from: str
     ) -> VectorsEntry:
         """Write word vectors of the vocabulary, (tokens, width)."""
-        entry = write_vectors(self.folder, name, table, covered, made_from)
+        entry = write_vectors(self.root, name, table, covered, made_from)
         self._note([entry.file])
         return entry
 
     def finish(self, meta: StoreMeta, log: dict[str, Any]) -> StoreMeta:
         """Make the folder a store; ``meta``'s files and fingerprint are filled in here."""
+        self._note(self.backend.write_view(meta, list(self._files)))
         meta = msgspec.structs.replace(meta, files=dict(sorted(self._files.items())))
         meta = msgspec.structs.replace(meta, fingerprint=fingerprint(meta))
-        self._drop_leftovers()
-        write_json(self.folder / LOG_FILE, log)
-        write_meta(self.folder, meta)
-        shutil.rmtree(self.folder / WORK_FOLDER)
+        write_json(self.root / LOG_FILE, log)
+        if self.root == self.folder:
+            drop_unlisted(self.folder, self._files)
+            write_meta(self.folder, meta)
+            shutil.rmtree(self.folder / WORK_FOLDER)
+        else:
+            drop_unlisted(self.root, self._made)  # of an earlier try, made from something else
+            write_meta(self.root, meta)
+            move_in(self.folder)
         return meta
-
-    def _drop_leftovers(self) -> None:
-        """Remove what a stopped prepare of other splits left among the arrays: nothing lists it,
-        and nobody else may write there."""
-        for folder in (self.folder / name for name in (ARRAYS, CHUNK_TABLES, VECTORS)):
-            for path in sorted(folder.rglob("*"), reverse=True):
-                if path.is_dir():
-                    with contextlib.suppress(OSError):  # it still holds files of the store
-                        path.rmdir()
-                elif path.relative_to(self.folder).as_posix() not in self._files:
-                    path.unlink()
 
     def _note(self, names: Iterable[str]) -> None:
         """Make files durable and remember their size and digest for ``store.json``."""
         with disk_errors(self.folder):
             for name in names:
-                path = self.folder / name
+                path = self.root / name
                 with path.open("rb") as file:
                     os.fsync(file.fileno())
                     size_bytes = os.fstat(file.fileno()).st_size
                 self._files[name] = FileEntry(size_bytes, sha256_file(path))
+                self._made.add(name)

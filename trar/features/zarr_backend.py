@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from zarr.codecs import Crc32cCodec
 
 from trar.errors import StoreError
-from trar.features.backend import ImageTable, Table
+from trar.features.backend import ImageTable, Sides, Table
 from trar.features.chunk_table import ChunkTable
-from trar.features.schema import ARRAYS, FeatureSpec, FileEntry
+from trar.features.schema import ARRAYS, FeatureSpec, FileEntry, StoreMeta
 from trar.features.zarr_shard import CHECKSUM_BYTES, read_index, write_chunk, write_shard
 from trar.fileio import disk_errors
 
@@ -92,6 +92,7 @@ class ZarrBackend:
         spec: FeatureSpec,
         chunks: Iterable[NDArray[np.generic]],
         shard_images: int,
+        sides: Sides = dict,
     ) -> FileEntry:
         return write_shard(target, chunks, spec.dtype, shard_images)
 
@@ -111,6 +112,9 @@ class ZarrBackend:
         for key, values in table.items():
             files += self._write_column(name, key, values)
         return files
+
+    def write_view(self, meta: StoreMeta, files: Iterable[str]) -> list[str]:
+        return []  # the hierarchy shows itself
 
     def _write_column(self, group: str, key: str, values: NDArray[Any]) -> list[str]:
         with disk_errors(self.folder), zarr.config.set({"array.write_empty_chunks": True}):
@@ -139,6 +143,13 @@ class ZarrBackend:
                 self._read_array(f"{base}/offsets") if spec.ragged else None,
                 self._read_array(f"{base}/sizes") if spec.boxes else None,
             )
+
+    def read_rows(self, split: str) -> dict[str, NDArray[Any]]:
+        columns = {}
+        for key in ("ids", "offsets", "sizes"):
+            with contextlib.suppress(StoreError), self._damage(f"images/{split}/{key}"):
+                columns[key] = self._read_array(f"images/{split}/{key}")
+        return columns
 
     def read_boxes(self, split: str) -> NDArray[np.float32]:
         base = f"images/{split}/boxes"

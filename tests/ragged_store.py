@@ -1,0 +1,82 @@
+"""A small store of images with different numbers of regions, made without raw files."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from trar.features.schema import FORMAT_VERSION, Container, FeatureSpec, ImageSplit, StoreMeta
+from trar.features.writer import PreparedImage, ShardPlace, StoreWriter, write_image_shard
+from trar.pipeline.plan import ImagePlan
+
+WIDTH = 3
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Stands in for raw images: which of them a shard is made of."""
+
+    rows: range
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def part(self, start: int, stop: int) -> Rows:
+        return Rows(self.rows[start:stop])
+
+
+def make_ragged(
+    folder: Path,
+    lengths: list[int],
+    shard_images: int,
+    seed: int = 0,
+    container: Container = "zarr",
+) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """A store of images of these lengths; returns their features and boxes."""
+    rng = np.random.default_rng(seed)
+    features = [rng.standard_normal((n, WIDTH)).astype(np.float16) for n in lengths]
+    boxes = [rng.random((n, 4), np.float32) for n in lengths]
+    spec = FeatureSpec(max(lengths), WIDTH, "float16", None, ragged=True, boxes=True)
+    offsets = np.concatenate([[0], np.cumsum(lengths)])
+    plan = ImagePlan("val", Rows(range(len(lengths))), shard_images, offsets)
+    with StoreWriter(folder, container) as writer:
+        writer.create_images("val", spec, np.arange(len(lengths)) * 5, shard_images, offsets)
+        receipts = []
+        for part in plan.parts(spec):
+            images = [
+                PreparedImage(
+                    features[row], np.ones(lengths[row], np.bool_), boxes=boxes[row], size=(row, 7)
+                )
+                for row in part.images.rows
+            ]
+            place = ShardPlace(
+                folder,
+                "val",
+                part.shard,
+                shard_images,
+                spec,
+                container,
+                skip_rows=part.skip_rows,
+                flat_rows=part.flat_rows,
+            )
+            receipts.append(write_image_shard(place, images, "made by a test"))
+        writer.finish_images("val", spec, receipts)
+        meta = StoreMeta(
+            format_version=FORMAT_VERSION,
+            dataset=folder.name,
+            container=container,
+            feature=spec,
+            image_splits={
+                "val": ImageSplit(len(lengths), shard_images, 0, 1.0, 0.0, int(offsets[-1]))
+            },
+            question_splits={},
+            vocabularies={},
+            answer_schemes={},
+            files={},
+            fingerprint="",
+            provenance={},
+        )
+        writer.finish(meta, {})
+    return features, boxes

@@ -1,0 +1,94 @@
+"""Parts of a finished store are replaced in one step: made aside, then moved in.
+
+While they are made below ``.prepare/remake`` the store stays as it is. The new ``store.json`` is
+written there last; from then on the move can be completed however often it is stopped. During the
+move there is no ``store.json``, so nobody reads a mixture of old and new.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Collection, Container
+from pathlib import Path
+
+from trar.features.chunk_table import FOLDER as CHUNK_TABLES
+from trar.features.schema import ARRAYS, SHARDS, STORE_FILE, TABLES, WORK_FOLDER, read_meta
+from trar.features.vectors import FOLDER as VECTORS
+from trar.fileio import disk_errors, sync_folder
+
+OWN_FOLDERS = {
+    ARRAYS: "*",
+    CHUNK_TABLES: "*",
+    VECTORS: "*",
+    SHARDS: "*-[0-9][0-9][0-9][0-9][0-9].h5",
+    TABLES: "*.h5",
+}
+"""Folders of a store and the names of its files there: others may have an ``images`` too."""
+_TABLE = rf"(?:{re.escape(ARRAYS)}|{TABLES})"  # of either container
+_OF_IMAGES = re.compile(
+    rf"(?:{_TABLE}/(?:images|names)/(?P<split>[^/]+?)(?:/|\.h5$)"
+    rf"|{SHARDS}/(?P<shards>.+)-\d{{5,}}\.h5$|{CHUNK_TABLES}/(?P<table>[^/]+)\.)"
+)
+_OF_QUESTIONS = re.compile(
+    rf"{_TABLE}/(?:(?:questions|answers)|(?:tokens|targets)/[^/]+)/(?P<split>[^/]+?)(?:/|\.h5$)"
+)
+_RETIRED = "store.json.before"
+
+
+def remake_folder(folder: Path) -> Path:
+    """Where the new parts of the dataset ``folder`` are made."""
+    return folder / WORK_FOLDER / "remake"
+
+
+def is_ready(folder: Path) -> bool:
+    """Whether new parts are whole and wait to be moved in."""
+    return (remake_folder(folder) / STORE_FILE).exists()
+
+
+def move_in(folder: Path) -> None:
+    """Put the new parts in place of the old ones; the caller holds the folder.
+
+    Raises:
+        DiskError: the operating system refuses; the same call goes on later.
+    """
+    root = remake_folder(folder)
+    listed = read_meta(root).files
+    with disk_errors(folder):
+        if (folder / STORE_FILE).exists():
+            (folder / STORE_FILE).replace(folder / WORK_FOLDER / _RETIRED)
+            sync_folder(folder)
+        for path in sorted(root.rglob("*")):
+            name = path.relative_to(root)
+            if path.is_dir() or name.parts[0] in (WORK_FOLDER, STORE_FILE):
+                continue
+            target = folder / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            path.replace(target)
+        drop_unlisted(folder, listed)
+        for path in {(folder / name).parent for name in listed}:
+            sync_folder(path)
+        (root / STORE_FILE).replace(folder / STORE_FILE)
+        sync_folder(folder)
+        shutil.rmtree(folder / WORK_FOLDER)
+
+
+def owned(name: str, image_splits: Collection[str], question_splits: Collection[str]) -> bool:
+    """Whether a file of a store holds something of one of these splits."""
+    match = _OF_IMAGES.match(name)
+    if match:
+        return (match["split"] or match["shards"] or match["table"]) in image_splits
+    match = _OF_QUESTIONS.match(name)
+    return match is not None and match["split"] in question_splits
+
+
+def drop_unlisted(folder: Path, listed: Container[str]) -> None:
+    """Remove what a stopped prepare left below the store's own folders: nothing lists it, and
+    nobody else may write there."""
+    for place, pattern in OWN_FOLDERS.items():
+        for path in sorted((folder / place).rglob("*"), reverse=True):
+            if path.is_dir():
+                if not any(path.iterdir()):
+                    path.rmdir()
+            elif path.match(pattern) and path.relative_to(folder).as_posix() not in listed:
+                path.unlink()

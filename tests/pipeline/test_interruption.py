@@ -58,7 +58,7 @@ def test_killed_at_twenty_random_moments(vqa_raw: Path, tmp_path: Path) -> None:
         if run_and_kill(vqa_raw, store, 0, moments.uniform(0, duration_s)):
             killed += 1
             if not (store / "vqa/store.json").exists():
-                with pytest.raises(StoreError, match="unfinished store|no such folder|no feature"):
+                with pytest.raises(StoreError, match=r"unfinished store|no such folder|no feature"):
                     FeatureStore(store)
         if killed == MOMENTS:
             break

@@ -81,6 +81,11 @@ if TYPE_CHECKING:
     help="How features are stored.",
 )
 @click.option(
+    "--format",
+    type=click.Choice(["zarr", "hdf5"]),
+    help="The container of the arrays.  [default: as the store is; a new one zarr]",
+)
+@click.option(
     "--on-bad-image",
     type=click.Choice(["error", "skip"]),
     default="error",
@@ -168,13 +173,15 @@ def _show_result(config: PrepareConfig, result: PrepareResult) -> None:
             f"word vectors {result.vectors.name}: {result.vectors.covered:,} of "
             f"{result.vectors.tokens:,} tokens ({share:.1f} %) from {result.vectors.made_from}"
         )
-    elif not result.made:
+    elif not result.made and not result.remade:
         click.echo(f"{result.folder}: already complete, nothing to do")
         return
     counts = ", ".join(
         f"{name} {result.meta.question_splits[name].questions:,}" for name in result.made
     )
     kept = f"; kept {', '.join(result.kept)}" if result.kept else ""
+    if result.remade:
+        click.echo(f"made anew, their raw files have changed: {', '.join(result.remade)}")
     click.echo(f"{result.folder}: finished. Questions: {counts or 'none new'}{kept}")
     click.echo(f"Next: trar-data verify --store {config.store}")
 
@@ -186,6 +193,7 @@ def _result_json(result: PrepareResult) -> dict[str, Any]:
         "folder": str(result.folder),
         "made": result.made,
         "kept": result.kept,
+        "remade": result.remade,
         "warnings": result.warnings,
         "store": meta_json(result.meta),
     }

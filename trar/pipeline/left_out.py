@@ -14,6 +14,9 @@ from trar.pipeline.plan import ImagePlan, Plan, QuestionPlan
 Skipped: TypeAlias = dict[str, dict[int, str]]
 """By image split: image id -> why it was left out."""
 
+StoredSkipped: TypeAlias = Mapping[str, Mapping[str, str]]
+"""The same as ``store.json`` has it: ids are text."""
+
 _SHOWN = 5
 
 
@@ -35,13 +38,14 @@ def skipped_ids(plan: Plan, images: ImagePlan, receipts: Sequence[Receipt]) -> d
     return left_out
 
 
-def without_images(plan: Plan, questions: QuestionPlan, skipped: Skipped) -> QuestionPlan:
+def without_images(
+    plan: Plan, questions: QuestionPlan, before: StoredSkipped, skipped: Skipped
+) -> QuestionPlan:
     """The questions about images that are there.
 
     Raises:
         RawDataError: none is left.
     """
-    before = plan.existing.provenance.get("skipped", {}) if plan.existing else {}
     keep = np.ones(len(questions.questions), np.bool_)
     for number, name in enumerate(questions.image_splits):
         left_out = [*skipped.get(name, ()), *map(int, before.get(name, ()))]
@@ -68,7 +72,7 @@ def skip_warnings(plan: Plan, skipped: Skipped) -> list[str]:
     return warnings
 
 
-def all_skipped(before: Mapping[str, Mapping[str, str]], now: Skipped) -> dict[str, dict[str, str]]:
+def all_skipped(before: StoredSkipped, now: Skipped) -> dict[str, dict[str, str]]:
     """What an earlier prepare left out and what this one did, as ``store.json`` keeps it."""
     every = {name: dict(images) for name, images in before.items()}
     for name, images in now.items():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trar.errors import ConfigError, RawDataError, StoreError
+from trar.features.remake import remake_folder
 from trar.features.schema import STORE_FILE, Container, FeatureSpec, StoreMeta, read_meta
 from trar.features.writer import ShardPlace
 from trar.pipeline.config import PrepareConfig
@@ -100,7 +101,8 @@ class QuestionPlan:
 @dataclass(frozen=True)
 class Plan:
     """Everything a prepare is going to do. ``missing`` are images, by image split, that questions
-    ask about and that are not there, where those may be skipped."""
+    ask about and that are not there, where those may be skipped. ``remake``: parts of a finished
+    store are made anew."""
 
     config: PrepareConfig
     folder: Path
@@ -113,6 +115,12 @@ class Plan:
     answers: Answers
     existing: StoreMeta | None
     missing: dict[str, list[int]] = field(default_factory=dict)
+    remake: bool = False
+
+    @property
+    def root(self) -> Path:
+        """Where shards are written: the dataset's folder, or aside while parts are made anew."""
+        return remake_folder(self.folder) if self.remake else self.folder
 
     @property
     def container(self) -> Container:
@@ -122,7 +130,7 @@ class Plan:
     def place(self, split: str, part: ImagePart) -> ShardPlace:
         """Where a shard goes."""
         return ShardPlace(
-            self.folder,
+            self.root,
             split,
             part.shard,
             self.images[split].shard_images,
@@ -172,14 +180,14 @@ def make_plan(config: PrepareConfig, progress: Progress = lambda *_: None) -> Pl
     if config.limit is not None:
         images = {name: one.part(0, config.limit) for name, one in images.items()}
         questions = {
-            split: _about(one, [images[name] for name in source.image_splits(split)])
+            split: about_images(one, [images[name] for name in source.image_splits(split)])
             for split, one in questions.items()
         }
     found = find_features(config, images[names[0]], source.grid, existing)
     plans, spec = _plan_images(config, images, found.form, found.spec, existing, progress)
     missing: dict[str, list[int]] = {}
     joined = {
-        split: _join(config, split, one, source.image_splits(split), images, missing)
+        split: join_questions(config, split, one, source.image_splits(split), images, missing)
         for split, one in questions.items()
     }
     return Plan(
@@ -198,7 +206,7 @@ def check_join(config: PrepareConfig) -> None:
     for split in parse_splits(config.wanted_split, source.splits, source.present()):
         names = source.image_splits(split)
         images = {name: source.images(name) for name in names}
-        _join(config, split, source.questions(split), names, images, missing)
+        join_questions(config, split, source.questions(split), names, images, missing)
 
 
 def _plan_images(
@@ -250,20 +258,27 @@ def parse_splits(text: str, known: Sequence[str], present: Sequence[str]) -> lis
     return splits
 
 
-def _about(questions: Questions, images: list[Images]) -> Questions:
+def about_images(questions: Questions, images: Sequence[Images]) -> Questions:
+    """The questions about these images."""
     wanted = np.concatenate([one.ids for one in images])
     kept = np.flatnonzero(np.isin(np.asarray(questions.image_ids, np.int64), wanted))
     return questions.take(kept.tolist())
 
 
-def _join(
+def join_questions(
     config: PrepareConfig,
     split: str,
     questions: Questions,
     names: list[str],
-    images: dict[str, Images],
+    images: Mapping[str, Images],
     left_out: dict[str, list[int]],
 ) -> QuestionPlan:
+    """Find the row of each question's image in the image splits ``names``; ``left_out`` takes the
+    ids, by image split, that are not there where images may be skipped.
+
+    Raises:
+        RawDataError: questions have no image and may not be left out, or none is left.
+    """
     wanted = np.asarray(questions.image_ids, np.int64)
     image_split = np.zeros(len(wanted), np.uint8)
     image_row = np.full(len(wanted), -1, np.int32)

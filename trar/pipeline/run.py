@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import datetime
+import shutil
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 
 import trar
 from trar.features.questions import NameTable, Texts
 from trar.features.reader import SCHEME, TOKENIZER
+from trar.features.remake import is_ready, move_in, owned, remake_folder
 from trar.features.schema import (
     FORMAT_VERSION,
     ImageSplit,
@@ -26,7 +29,14 @@ from trar.fileio import need_files, need_space
 from trar.pipeline.changes import Changes, find_changes
 from trar.pipeline.config import PrepareConfig
 from trar.pipeline.engine import Progress, ShardTask, write_shards
-from trar.pipeline.left_out import Skipped, all_skipped, skip_warnings, skipped_ids, without_images
+from trar.pipeline.left_out import (
+    Skipped,
+    StoredSkipped,
+    all_skipped,
+    skip_warnings,
+    skipped_ids,
+    without_images,
+)
 from trar.pipeline.plan import ImagePart, ImagePlan, Plan, make_plan
 from trar.pipeline.tables import write_questions
 from trar.pipeline.vectors import CutVectors, cut_vectors, vectors_name
@@ -37,7 +47,8 @@ _TABLE_BYTES_PER_QUESTION = 1000  # texts, tokens, ten answers and targets; VQA-
 
 @dataclass(frozen=True)
 class PrepareResult:
-    """What a prepare did: splits ``made`` now and splits ``kept`` as they were."""
+    """What a prepare did: splits ``made`` now and splits ``kept`` as they were. ``remade`` are
+    question and image splits whose raw files had changed since."""
 
     folder: Path
     meta: StoreMeta
@@ -45,6 +56,7 @@ class PrepareResult:
     kept: list[str]
     warnings: list[str] = field(default_factory=list)
     vectors: VectorsEntry | None = None
+    remade: list[str] = field(default_factory=list)
 
 
 def prepare(config: PrepareConfig, progress: Progress = lambda *_: None) -> PrepareResult:
@@ -60,24 +72,29 @@ def prepare(config: PrepareConfig, progress: Progress = lambda *_: None) -> Prep
     begin = time.perf_counter()
     if config.scheduler is not None:
         config = _absolute(config)
+    _complete_remake(config.store / config.dataset)
     plan = make_plan(config, progress)
     changes = find_changes(plan)
+    plan = replace(plan, remake=bool(changes.remade_splits or changes.remade_images))
     old = plan.existing
     words = build_words(plan.source) if old is None else load_words(plan.folder, old)
     warnings = [note for one in plan.questions.values() for note in one.questions.notes]
     warnings += filter(None, [plan.source.vocabulary_note() if old is None else None])
     cut = _cut_vectors(plan, words)
-    if cut is None and not changes.splits:
+    if cut is None and not changes.splits and not changes.images:
         assert old is not None
+        _discard_remake(plan)
         return PrepareResult(plan.folder, old, [], plan.splits)
     finished, tasks = shard_work(plan, changes)
     need_space(plan.folder, needed_bytes(plan, tasks), "this store")
     need_files(plan.folder, _needed_files(plan, tasks), "this store")
-    with StoreWriter(plan.folder, plan.container) as writer:
-        _write_dictionaries(writer, plan, words)
+    with StoreWriter(plan.folder, plan.container, remake=plan.remake) as writer:
+        _write_dictionaries(writer, plan, changes, words)
         for name in changes.images:
             one = plan.images[name]
             writer.create_images(name, plan.spec, one.images.ids, one.shard_images, one.offsets)
+        for receipts_of in changes.kept.values():
+            writer.adopt(name for one in receipts_of.values() for name in one.files)
         receipts = finished | write_shards(tasks, config.workers, progress, config.scheduler)
         image_splits, skipped = _finish_images(writer, plan, changes, receipts)
         warnings += skip_warnings(plan, skipped)
@@ -89,9 +106,25 @@ def prepare(config: PrepareConfig, progress: Progress = lambda *_: None) -> Prep
             vectors = writer.write_vectors(cut.name, cut.table, cut.covered, cut.made_from)
             warnings += cut.notes
         meta = _describe(plan, words, image_splits, question_splits, changes, skipped, vectors)
-        meta = writer.finish(meta, _log(plan, changes, time.perf_counter() - begin))
+        meta = writer.finish(meta, _log(plan, changes, receipts, time.perf_counter() - begin))
     kept = [split for split in plan.splits if split not in changes.splits]
-    return PrepareResult(plan.folder, meta, changes.splits, kept, warnings, vectors)
+    made = [split for split in changes.splits if split not in changes.remade_splits]
+    remade = [*changes.remade_splits, *changes.remade_images]
+    return PrepareResult(plan.folder, meta, made, kept, warnings, vectors, remade)
+
+
+def _complete_remake(folder: Path) -> None:
+    """Move in what a prepare had made anew when it was stopped during the move."""
+    if is_ready(folder):
+        with StoreWriter(folder):
+            move_in(folder)
+
+
+def _discard_remake(plan: Plan) -> None:
+    """Drop what was being made anew when the raw files are again those of the store."""
+    if remake_folder(plan.folder).exists():
+        with StoreWriter(plan.folder):
+            shutil.rmtree(remake_folder(plan.folder))
 
 
 def _absolute(config: PrepareConfig) -> PrepareConfig:
@@ -118,8 +151,8 @@ def shard_work(plan: Plan, changes: Changes) -> tuple[dict[ShardPlace, Receipt],
         parts = plan.images[name].parts(plan.spec)
         for part, sources in zip(parts, changes.sources[name], strict=True):
             place = plan.place(name, part)
-            receipt = finished_shard(place, sources)
-            if receipt is None:
+            receipt = changes.kept.get(name, {}).get(part.shard) or finished_shard(place, sources)
+            if receipt is None or (receipt.skipped and plan.config.on_bad_image == "error"):
                 tasks.append(_task(plan, plan.images[name], part, place, sources))
             else:
                 finished[place] = receipt
@@ -143,6 +176,7 @@ def needed_bytes(plan: Plan, tasks: list[ShardTask]) -> int:
     chunks = sum(_chunks(task) for task in tasks)
     questions = sum(len(one.questions) for one in plan.questions.values())
     per_chunk = plan.spec.chunk_bytes + 100 + 16 * plan.spec.chunk_rows * plan.spec.boxes
+    per_chunk += 4200 if plan.container == "hdf5" else 0  # chunks begin at multiples of 4096
     return chunks * per_chunk + questions * _TABLE_BYTES_PER_QUESTION + (1 << 20)
 
 
@@ -156,9 +190,11 @@ def _chunks(task: ShardTask) -> int:
     return -(-task.place.flat_rows // spec.chunk_rows) if spec.ragged else len(task.images)
 
 
-def _write_dictionaries(writer: StoreWriter, plan: Plan, words: Words) -> None:
+def _write_dictionaries(writer: StoreWriter, plan: Plan, changes: Changes, words: Words) -> None:
     if plan.existing is not None:
-        writer.keep(plan.existing.files)
+        remade = changes.remade_images, changes.remade_splits
+        files = plan.existing.files.items()
+        writer.keep({name: entry for name, entry in files if not owned(name, *remade)})
         return
     writer.write_json(words.entry.file, words.vocabulary.to_json())
     writer.write_json(plan.answers.entry.file, plan.answers.dictionary.to_json())
@@ -207,13 +243,20 @@ def _write_question_splits(
     for number, split in enumerate(changes.splits):
         progress("questions", number, len(changes.splits))
         source = plan.source.source_of(split)
-        questions = without_images(plan, plan.questions[split], skipped)
+        before = _skipped_before(plan, changes)
+        questions = without_images(plan, plan.questions[split], before, skipped)
         weight_one = source == "vg" and plan.config.vg_answer_weight == "one"
         entries[split] = write_questions(
             writer, questions, words, plan.answers, source, weight_one=weight_one
         )
     progress("questions", len(changes.splits), len(changes.splits))
     return entries
+
+
+def _skipped_before(plan: Plan, changes: Changes) -> StoredSkipped:
+    """What earlier prepares left out of image splits that stay as they are."""
+    every = plan.existing.provenance.get("skipped", {}) if plan.existing else {}
+    return {name: one for name, one in every.items() if name not in changes.remade_images}
 
 
 def _question_warnings(plan: Plan, split: str, entry: QuestionSplit) -> list[str]:
@@ -247,7 +290,7 @@ def _describe(
 ) -> StoreMeta:
     old = plan.existing
     before = old.provenance if old else {}
-    left_out = all_skipped(before.get("skipped", {}), skipped)
+    left_out = all_skipped(_skipped_before(plan, changes), skipped)
     return StoreMeta(
         format_version=FORMAT_VERSION,
         dataset=plan.source.dataset,
@@ -271,8 +314,17 @@ def _describe(
     )
 
 
-def _log(plan: Plan, changes: Changes, seconds: float) -> dict[str, Any]:
+def _log(
+    plan: Plan, changes: Changes, receipts: dict[ShardPlace, Receipt], seconds: float
+) -> dict[str, Any]:
     """What must not be in ``store.json``: time, paths, and the state of the raw files then."""
+    shards = {
+        name: [
+            msgspec.to_builtins(receipts[plan.place(name, part)])
+            for part in plan.images[name].parts(plan.spec)
+        ]
+        for name in changes.images
+    }
     run = {
         "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "seconds": round(seconds, 1),
@@ -282,4 +334,5 @@ def _log(plan: Plan, changes: Changes, seconds: float) -> dict[str, Any]:
     return {
         "runs": [*changes.log.get("runs", []), run],
         "sources": {**changes.log.get("sources", {}), **changes.sources},
+        "shards": {**changes.log.get("shards", {}), **shards},
     }

@@ -97,7 +97,7 @@ def test_damage_ends_with_one_and_names_the_shard(store: Path) -> None:
     result = invoke(data, "verify", "--store", store)
     assert result.exit_code == 1
     assert f"{shard}: sha256 is" in result.output
-    assert "1 problem(s) found; delete this folder and prepare it again" in result.output
+    assert "1 problem(s) found; `trar-data repair --store " in result.output
     assert "Traceback" not in result.output
     report = json.loads(
         CliRunner().invoke(data, ["verify", "--store", str(store), "--json"]).stdout

@@ -13,8 +13,10 @@ from typing import Any
 import click
 
 import trar
+from trar.commands.convert import convert
 from trar.commands.fetch import fetch
 from trar.commands.prepare import prepare
+from trar.commands.repair import repair
 from trar.commands.show import info, show
 from trar.commands.train import evaluate, predict, train
 from trar.commands.verify import verify
@@ -62,7 +64,7 @@ def main() -> None:
     """Train TRAR on a feature store, score it officially, and write submissions."""
 
 
-for command in (fetch, prepare, verify, info, show):
+for command in (fetch, prepare, verify, repair, convert, info, show):
     data.add_command(command)
 for command in (train, evaluate, predict):
     main.add_command(command)

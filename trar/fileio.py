@@ -44,7 +44,12 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
 def write_json(path: Path, value: Any) -> None:
     """Write ``value`` atomically as indented JSON with a final newline, keys as given."""
     with atomic_write(path) as file:
-        file.write(json.dumps(value, indent=1, ensure_ascii=False).encode() + b"\n")
+        file.write(indented_json(value))
+
+
+def indented_json(value: Any) -> bytes:
+    """What ``write_json`` writes."""
+    return json.dumps(value, indent=1, ensure_ascii=False).encode() + b"\n"
 
 
 def sync_folder(folder: Path) -> None:

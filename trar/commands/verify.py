@@ -114,6 +114,7 @@ def _check_store(folder: Path, report: Report) -> FeatureStore | None:
     from trar.console import WorkProgress
     from trar.features import FeatureStore, verify_store
     from trar.features.audit import audit_store
+    from trar.features.row_reader import way_out
     from trar.features.schema import read_meta
     from trar.fileio import human_bytes
 
@@ -121,7 +122,7 @@ def _check_store(folder: Path, report: Report) -> FeatureStore | None:
         problems = verify_store(folder, progress=progress)
     for problem in problems:
         report.add("error", str(folder / problem.where), problem.what)
-        report.remedies["delete this folder and prepare it again from the raw files"] = None
+        report.remedies[way_out(folder)] = None
     meta = read_meta(folder)
     images = sum(split.images for split in meta.image_splits.values())
     questions = sum(split.questions for split in meta.question_splits.values())

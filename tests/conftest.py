@@ -7,11 +7,15 @@ from pathlib import Path
 
 import pytest
 from disk import mounted
+from hypothesis import settings
 from raw_data import write_vqa_raw
 from stores import make_store
 
 from trar.features.reader import FeatureStore
 from trar.pipeline import PrepareConfig, prepare
+
+settings.register_profile("suite", deadline=None)  # no test is about time
+settings.load_profile("suite")
 
 
 @pytest.fixture

@@ -32,3 +32,7 @@ class ScoreError(TrarError):
 
 class DiskError(TrarError):
     """The disk is full, or a path cannot be written or read."""
+
+
+REMAKE = "run trar-data repair, or prepare this dataset again"
+"""What to do about a damaged file of a store, for the end of a message."""

@@ -262,10 +262,14 @@ class TestColumns:
     def test_not_an_hdf5_file(self, tmp_path: Path, data: bytes) -> None:
         path = tmp_path / "table.h5"
         path.write_bytes(data)
-        with pytest.raises(StoreError, match=r"damaged \(.*\); prepare this dataset again"):
+        with pytest.raises(
+            StoreError, match=r"damaged \(.*\); run trar-data repair, or prepare this dataset again"
+        ):
             read_columns(path)
         path.unlink()
-        with pytest.raises(StoreError, match="missing; prepare this dataset again"):
+        with pytest.raises(
+            StoreError, match="missing; run trar-data repair, or prepare this dataset again"
+        ):
             read_columns(path)
 
     def test_order_of_columns_changes_nothing(self) -> None:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-from trar.errors import StoreError
+from trar.errors import REMAKE, StoreError
 from trar.fileio import atomic_write
 
 FOLDER = "chunk-table"
@@ -71,12 +71,9 @@ def read_chunk_table(folder: Path, split: str, chunks: int) -> ChunkTable:
         columns = load(path.read_bytes())
         table = ChunkTable(columns["shard"], columns["offset"], columns.get("crc32c"))
     except (OSError, SafetensorError, KeyError) as error:
-        raise StoreError(
-            f"{path}: the chunk table cannot be read ({error}); prepare this dataset again"
-        ) from error
+        raise StoreError(f"{path}: the chunk table cannot be read ({error}); {REMAKE}") from error
     if any(len(column) != chunks for column in table.columns().values()):
         raise StoreError(
-            f"{path}: the chunk table has {len(table)} chunks, store.json says {chunks}; "
-            "prepare this dataset again"
+            f"{path}: the chunk table has {len(table)} chunks, store.json says {chunks}; {REMAKE}"
         )
     return table

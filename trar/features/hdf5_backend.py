@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trar.errors import StoreError
+from trar.errors import REMAKE, StoreError
 from trar.features.backend import ImageTable, Sides, Table
 from trar.features.chunk_table import ChunkTable
 from trar.features.hdf5_columns import columns_file, read_columns
@@ -127,8 +127,7 @@ class Hdf5Backend:
             found = read_chunks(path)
             if len(found.offset) != expected:
                 raise StoreError(
-                    f"{path}: {len(found.offset)} chunks, expected {expected}; "
-                    "prepare this dataset again"
+                    f"{path}: {len(found.offset)} chunks, expected {expected}; {REMAKE}"
                 )
             shard.append(np.full(expected, number, np.int32))
             offset.append(found.offset)
@@ -156,4 +155,4 @@ class Hdf5Backend:
 
     def _lacks(self, split: str, what: object) -> StoreError:
         path = self.folder / table_file(f"images/{split}")
-        return StoreError(f"{path}: damaged (no usable {what}); prepare this dataset again")
+        return StoreError(f"{path}: damaged (no usable {what}); {REMAKE}")

@@ -19,7 +19,7 @@ import numpy as np
 from crc32c import crc32c
 from numpy.typing import NDArray
 
-from trar.errors import StoreError
+from trar.errors import REMAKE, StoreError
 
 FORM = {
     "libver": ("v110", "v110"),
@@ -123,7 +123,7 @@ def damage(path: Path) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError:
-        raise StoreError(f"{path}: missing; prepare this dataset again") from None
+        raise StoreError(f"{path}: missing; {REMAKE}") from None
     except Exception as error:  # a flipped bit can end in any exception of the library
         what = " ".join(str(error).split()) or type(error).__name__
-        raise StoreError(f"{path}: damaged ({what}); prepare this dataset again") from error
+        raise StoreError(f"{path}: damaged ({what}); {REMAKE}") from error

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-from trar.errors import StoreError
+from trar.errors import REMAKE, StoreError
 from trar.fileio import atomic_write, disk_errors
 
 FOLDER = "vectors"
@@ -69,19 +69,17 @@ def read_vectors(folder: Path, entry: VectorsEntry) -> NDArray[np.float32]:
             data = path.read_bytes()
         table = load(data)[_TENSOR]
     except (OSError, SafetensorError, KeyError) as error:
-        raise StoreError(
-            f"{path}: the word vectors cannot be read ({error}); prepare this dataset again"
-        ) from error
+        raise StoreError(f"{path}: the word vectors cannot be read ({error}); {REMAKE}") from error
     if table.dtype != np.float32 or table.shape != (entry.tokens, entry.width):
         raise StoreError(
             f"{path}: the word vectors are {table.dtype} {table.shape}, store.json says float32 "
-            f"({entry.tokens}, {entry.width}); prepare this dataset again"
+            f"({entry.tokens}, {entry.width}); {REMAKE}"
         )
     digest = _digest(table)
     if digest != entry.digest:
         raise StoreError(
             f"{path}: the word vectors do not match their sha256 (expected {entry.digest[:12]}…, "
-            f"found {digest[:12]}…): damaged; prepare this dataset again"
+            f"found {digest[:12]}…): damaged; {REMAKE}"
         )
     return table
 

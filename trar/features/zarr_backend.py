@@ -17,7 +17,7 @@ import zarr
 from numpy.typing import NDArray
 from zarr.codecs import Crc32cCodec
 
-from trar.errors import StoreError
+from trar.errors import REMAKE, StoreError
 from trar.features.backend import ImageTable, Sides, Table
 from trar.features.chunk_table import ChunkTable
 from trar.features.schema import ARRAYS, FeatureSpec, FileEntry, StoreMeta
@@ -177,9 +177,7 @@ class ZarrBackend:
             used = read_index(path, shard_images)[: chunks - start]
             if (used[:, 1] != chunk_bytes).any():
                 row = start + int(np.argmax(used[:, 1] != chunk_bytes))
-                raise StoreError(
-                    f"{path}: chunk {row} is absent or of another size; prepare this dataset again"
-                )
+                raise StoreError(f"{path}: chunk {row} is absent or of another size; {REMAKE}")
             offset[start : start + len(used)] = used[:, 0]
         return ChunkTable((np.arange(chunks) // shard_images).astype(np.int32), offset)
 
@@ -208,7 +206,7 @@ class ZarrBackend:
         except Exception as error:  # a flipped bit in a zarr.json can end in any exception
             what = " ".join(str(error).split()) or type(error).__name__
             raise StoreError(
-                f"{self.folder / ARRAYS / name}: damaged ({what}); prepare this dataset again"
+                f"{self.folder / ARRAYS / name}: damaged ({what}); {REMAKE}"
             ) from error
 
 

@@ -17,7 +17,7 @@ import numpy as np
 from crc32c import crc32c
 from numpy.typing import NDArray
 
-from trar.errors import StoreError
+from trar.errors import REMAKE, StoreError
 from trar.features.schema import FileEntry
 from trar.fileio import disk_errors
 
@@ -85,13 +85,10 @@ def read_index(path: Path, shard_images: int) -> NDArray[np.uint64]:
     """
     size = shard_images * 16 + CHECKSUM_BYTES
     if path.stat().st_size < size:
-        raise StoreError(f"{path}: shorter than its own index: cut off; prepare this dataset again")
+        raise StoreError(f"{path}: shorter than its own index: cut off; {REMAKE}")
     with path.open("rb") as file:
         file.seek(-size, 2)
         tail = file.read(size)
     if checksum(tail[:-CHECKSUM_BYTES]) != tail[-CHECKSUM_BYTES:]:
-        raise StoreError(
-            f"{path}: the shard's index does not match its crc32c: damaged; "
-            "prepare this dataset again"
-        )
+        raise StoreError(f"{path}: the shard's index does not match its crc32c: damaged; {REMAKE}")
     return np.frombuffer(tail[:-CHECKSUM_BYTES], "<u8").reshape(shard_images, 2)

@@ -16,6 +16,7 @@ from raw_forms import folder_of_npz, region_count
 
 from trar.errors import DiskError, StoreError
 from trar.features import FeatureStore
+from trar.features.schema import StoreMeta, write_meta
 from trar.pipeline import PrepareConfig, prepare
 
 MOMENTS = 20
@@ -69,6 +70,35 @@ def test_killed_at_twenty_random_moments(vqa_raw: Path, tmp_path: Path) -> None:
     assert killed == MOMENTS
     prepare(config.model_copy(update={"store": store}))
     assert tree(store) == expected
+
+
+def test_killed_between_its_last_steps_leaves_nothing_behind(
+    vqa_raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Just before and just after store.json gets its name: a partial file, a work folder."""
+    config = PrepareConfig(raw=vqa_raw, store=tmp_path / "s", shard_images=8, workers=0)
+    prepare(config.model_copy(update={"store": tmp_path / "whole"}))
+    with monkeypatch.context() as patched:
+        patched.setattr("trar.features.writer.write_meta", _stop)
+        with pytest.raises(KeyboardInterrupt):
+            prepare(config)
+    (tmp_path / "s/vqa/.store.json.0123.partial").write_bytes(b"{")
+    with monkeypatch.context() as patched:
+        patched.setattr("trar.features.writer.write_meta", _write_and_stop)
+        with pytest.raises(KeyboardInterrupt):
+            prepare(config)
+    assert (tmp_path / "s/vqa/.prepare").exists()
+    assert prepare(config).made == []
+    assert tree(tmp_path / "s") == tree(tmp_path / "whole")
+
+
+def _stop(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def _write_and_stop(folder: Path, meta: StoreMeta) -> None:
+    write_meta(folder, meta)
+    raise KeyboardInterrupt
 
 
 def test_ragged_store_killed_with_its_workers(vqa_raw: Path, tmp_path: Path) -> None:

@@ -265,8 +265,10 @@ class StoreWriter:
                 f"{folder}: another trar-data is writing this dataset; wait for it to end, "
                 "or choose another --store"
             ) from None
-        for partial in (self.root / WORK_FOLDER).glob("*.partial"):
-            partial.unlink()  # of a killed writer: the hold says that nobody else is writing
+        # of a killed writer: the hold says that nobody else is writing
+        for place, names in ((self.root / WORK_FOLDER, "*.partial"), (self.root, ".*.partial")):
+            for partial in place.glob(names):
+                partial.unlink()
 
     def __enter__(self) -> StoreWriter:
         return self

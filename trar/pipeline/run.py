@@ -18,6 +18,7 @@ from trar.features.reader import SCHEME, TOKENIZER
 from trar.features.remake import is_ready, move_in, owned, remake_folder
 from trar.features.schema import (
     FORMAT_VERSION,
+    WORK_FOLDER,
     ImageSplit,
     QuestionSplit,
     StoreMeta,
@@ -83,7 +84,7 @@ def prepare(config: PrepareConfig, progress: Progress = lambda *_: None) -> Prep
     cut = _cut_vectors(plan, words)
     if cut is None and not changes.splits and not changes.images:
         assert old is not None
-        _discard_remake(plan)
+        _tidy(plan, old)
         return PrepareResult(plan.folder, old, [], plan.splits)
     finished, tasks = shard_work(plan, changes)
     need_space(plan.folder, needed_bytes(plan, tasks), "this store")
@@ -120,11 +121,20 @@ def _complete_remake(folder: Path) -> None:
             move_in(folder)
 
 
-def _discard_remake(plan: Plan) -> None:
-    """Drop what was being made anew when the raw files are again those of the store."""
-    if remake_folder(plan.folder).exists():
-        with StoreWriter(plan.folder):
+def _tidy(plan: Plan, done: StoreMeta) -> None:
+    """Drop what a stopped prepare left that no later one can use: parts made anew from raw files
+    that are again those of the store, and receipts of shards that are in it."""
+    work = plan.folder / WORK_FOLDER
+    if not work.exists():
+        return
+    with StoreWriter(plan.folder, plan.container):
+        if remake_folder(plan.folder).exists():
             shutil.rmtree(remake_folder(plan.folder))
+        for split in done.image_splits:
+            for receipt in work.glob(f"{split}-[0-9][0-9][0-9][0-9][0-9].json"):
+                receipt.unlink()
+        if not any(work.iterdir()):
+            work.rmdir()
 
 
 def _absolute(config: PrepareConfig) -> PrepareConfig:

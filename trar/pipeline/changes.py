@@ -51,13 +51,19 @@ def find_changes(plan: Plan) -> Changes:
         return Changes(plan.splits, list(plan.images), sources, provenance, {})
     new_splits = [split for split in plan.splits if split not in old.question_splits]
     new_images = [name for name in plan.images if name not in old.image_splits]
+    moved = {name for name in plan.images if _has_other_rows(plan, old, name)}
     other_images = [
         name
         for name in plan.images
-        if _has_other_rows(plan, old, name)
+        if name in moved
         or (name in old.image_splits and log["sources"].get(name, sources[name]) != sources[name])
     ]
-    rejoined = {name for name in other_images if _must_join_again(plan, old, name)}
+    skipped = old.provenance.get("skipped", {})
+    rejoined = {
+        name
+        for name in other_images  # questions may be about other rows, or fewer
+        if name in moved or name in skipped or plan.config.on_bad_image == "skip"
+    }
     other_splits = []
     for split in plan.splits:
         before = old.provenance["splits"].get(split)
@@ -77,12 +83,6 @@ def find_changes(plan: Plan) -> Changes:
         tuple(other_images),
         {name: _unchanged(plan, old, log, name, sources[name]) for name in other_images},
     )
-
-
-def _must_join_again(plan: Plan, old: StoreMeta, name: str) -> bool:
-    """Whether questions about a changed image split may be about other rows, or fewer."""
-    skipping = plan.config.on_bad_image == "skip" or name in old.provenance.get("skipped", {})
-    return skipping or _has_other_rows(plan, old, name)
 
 
 def _has_other_rows(plan: Plan, old: StoreMeta, name: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -43,6 +44,42 @@ def vqa_store(vqa_raw: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     store = tmp_path_factory.mktemp("store") / "features"
     prepare(PrepareConfig(raw=vqa_raw, store=store, shard_images=20, workers=0))
     return store
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[str]:
+    """The address of a real S3 server on loopback, moto's; it keeps its objects in memory."""
+    from fsspec.asyn import sync  # these take a second to import: only where they are needed
+    from moto.server import ThreadedMotoServer
+
+    from trar.features import s3_client
+
+    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    for one in s3_client._clients.values():
+        if one._s3 is not None:
+            sync(one.loop, one._s3.close)
+    server.stop()
+
+
+@pytest.fixture(scope="module")
+def bucket(s3_server: str, request: pytest.FixtureRequest) -> Iterator[str]:
+    """``s3://`` and a bucket of the module's own; the environment leads there."""
+    from trar.features.s3_client import client
+
+    name = request.module.__name__.rpartition(".")[2].replace("_", "-")
+    with pytest.MonkeyPatch.context() as patch:
+        for variable in [one for one in os.environ if one.startswith("AWS_")]:
+            patch.delenv(variable)
+        patch.setenv("AWS_ENDPOINT_URL", s3_server)
+        patch.setenv("AWS_ACCESS_KEY_ID", "tester")
+        patch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+        client().mkdir(name)
+        yield f"s3://{name}"
 
 
 @pytest.fixture

@@ -7,7 +7,16 @@ from pathlib import Path
 
 import numpy as np
 
-from trar.features.schema import FORMAT_VERSION, Container, FeatureSpec, ImageSplit, StoreMeta
+from trar.features.questions import QuestionTable, Ragged, Texts
+from trar.features.reader import TOKENIZER
+from trar.features.schema import (
+    FORMAT_VERSION,
+    Container,
+    FeatureSpec,
+    ImageSplit,
+    QuestionSplit,
+    StoreMeta,
+)
 from trar.features.writer import PreparedImage, ShardPlace, StoreWriter, write_image_shard
 from trar.pipeline.plan import ImagePlan
 
@@ -33,8 +42,10 @@ def make_ragged(
     shard_images: int,
     seed: int = 0,
     container: Container = "zarr",
+    asked: int = 0,
 ) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """A store of images of these lengths; returns their features and boxes."""
+    """A store of images of these lengths; returns their features and boxes. ``asked``: so many
+    questions about each image, in split val."""
     rng = np.random.default_rng(seed)
     features = [rng.standard_normal((n, WIDTH)).astype(np.float16) for n in lengths]
     boxes = [rng.random((n, 4), np.float32) for n in lengths]
@@ -63,6 +74,7 @@ def make_ragged(
             )
             receipts.append(write_image_shard(place, images, "made by a test"))
         writer.finish_images("val", spec, receipts)
+        questions = {"val": _write_questions(writer, len(lengths), asked)} if asked else {}
         meta = StoreMeta(
             format_version=FORMAT_VERSION,
             dataset=folder.name,
@@ -71,7 +83,7 @@ def make_ragged(
             image_splits={
                 "val": ImageSplit(len(lengths), shard_images, 0, 1.0, 0.0, int(offsets[-1]))
             },
-            question_splits={},
+            question_splits=questions,
             vocabularies={},
             answer_schemes={},
             files={},
@@ -80,3 +92,19 @@ def make_ragged(
         )
         writer.finish(meta, {})
     return features, boxes
+
+
+def _write_questions(writer: StoreWriter, images: int, asked: int) -> QuestionSplit:
+    count = images * asked
+    table = QuestionTable(
+        ids=np.arange(count) + 100,
+        image_split=np.zeros(count, np.uint8),
+        image_row=np.repeat(np.arange(images, dtype=np.int32), asked),
+        type=np.zeros(count, np.uint16),
+        type_names=Texts.pack(["none"]),
+        texts=Texts.pack(["?"] * count),
+    )
+    writer.write_table("questions/val", table.columns())
+    tokens = Ragged(np.full(count, 3, np.int32), np.arange(count + 1))
+    writer.write_table(f"tokens/{TOKENIZER}/val", tokens.columns())
+    return QuestionSplit(count, "made by a test", ["val"], 0, count, 0, 1, 0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
+import io
 import json
 import os
 import shutil
@@ -23,11 +24,17 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
     """Open ``path`` for writing so that readers see the old file or the whole new one.
 
     The bytes go to a sibling ``.<name>.<uuid>.partial``, are fsynced, then renamed over
-    ``path``. On any exception the partial file is removed and ``path`` is untouched.
+    ``path``. On any exception the partial file is removed and ``path`` is untouched. In an object
+    store the bytes are kept in memory, and sent as one object at the end.
 
     Raises:
         DiskError: no space, no permission, or a missing folder.
     """
+    if hasattr(path, "protocol"):  # features.place: not in a file system
+        whole = io.BytesIO()
+        yield whole
+        path.write_bytes(whole.getvalue())
+        return
     partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
     with disk_errors(path):
         try:
@@ -50,6 +57,12 @@ def write_json(path: Path, value: Any) -> None:
 def indented_json(value: Any) -> bytes:
     """What ``write_json`` writes."""
     return json.dumps(value, indent=1, ensure_ascii=False).encode() + b"\n"
+
+
+def sync_file(path: Path) -> None:
+    """Make the contents of a file durable."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
 
 
 def sync_folder(folder: Path) -> None:

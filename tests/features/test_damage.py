@@ -228,7 +228,7 @@ def test_every_deleted_file_is_found_and_refused(store: Path) -> None:
 def test_shard_deleted_while_it_is_read_is_an_error(store: Path) -> None:
     opened = FeatureStore(store)
     path = shard_file(store, "train", 1)
-    with Replaced({path: None}), pytest.raises(StoreError, match=f"{path}: missing"):
+    with Replaced({path: None}), pytest.raises(StoreError, match=f"{path}: image .* is missing"):
         opened.read("train", [12])
 
 
@@ -292,7 +292,7 @@ def test_file_that_the_disk_cannot_read_is_named_and_the_rest_judged(
             raise OSError(errno.EIO, "Input/output error", str(path))
         return sha256_file(path)
 
-    monkeypatch.setattr("trar.features.verify.sha256_file", broken)
+    monkeypatch.setattr("trar.features.place.sha256_file", broken)
     with Flipped(store / other, 3, 0):
         first, second = check_files(store, meta)
     assert (first.where, first.what) == (bad, "cannot be read (Input/output error)")

@@ -76,7 +76,7 @@ def test_damage_names_the_images_of_the_chunk(tmp_path: Path) -> None:
     make_ragged(tmp_path / "vqa", [40, 40, 40, 40], 8)
     shard = tmp_path / "vqa/arrays.zarr/images/val/features/c/0/0"
     data = bytearray(shard.read_bytes())
-    data[64 * WIDTH * 2 + 4 + 10] ^= 1  # in the second chunk, regions 64 to 127
+    data[448 + 10] ^= 1  # in the second chunk (it begins at 388, rounded up), regions 64 to 127
     shard.write_bytes(data)
     store = FeatureStore(tmp_path / "vqa")
     store.read("val", [0])

@@ -133,7 +133,7 @@ def shard_of(store: Path, number: int = 0) -> Path:
 def test_flipped_byte_names_shard_and_image(store: Path) -> None:
     opened = FeatureStore(store)
     data = bytearray(shard_of(store).read_bytes())
-    data[2 * (64 * 12 * 2 + 4) + 100] ^= 4
+    data[2 * 1600 + 100] ^= 4  # 64 x 12 x 2 + 4, rounded up to a multiple of 64
     shard_of(store).write_bytes(data)
     image = opened.image_ids("train2014")[2]
     with pytest.raises(StoreError, match=rf"c/0/0/0: image {image} \(row 2 of train2014\)"):
@@ -158,7 +158,7 @@ def test_shard_that_vanishes_while_open(store: Path) -> None:
     opened = FeatureStore(store)
     shard = shard_of(store, 1)
     shard.write_bytes(shard.read_bytes()[:100])
-    with pytest.raises(StoreError, match="does not match its crc32c"):
+    with pytest.raises(StoreError, match=r"is cut short: 100 of 1540 bytes"):
         opened.read("train2014", [opened.meta.image_splits["train2014"].shard_images])
 
 

@@ -2,66 +2,25 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
 import os
 import signal
-import subprocess
-import sys
-import sysconfig
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from dask_processes import running, scheduling, worker
 from raw_data import tree
 
 from trar.errors import ConfigError, TrarError
 from trar.features import verify_store
 from trar.pipeline import PrepareConfig, prepare
-from trar.pipeline.cluster import _check_workers, cluster_at
-
-DASK = Path(sysconfig.get_path("scripts")) / "dask"
-
-
-def start(*arguments: object) -> subprocess.Popen:
-    return subprocess.Popen(
-        [sys.executable, DASK, *map(str, arguments)],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-
-
-@contextlib.contextmanager
-def running(*processes: subprocess.Popen) -> Iterator[None]:
-    try:
-        yield
-    finally:
-        for process in processes:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+from trar.pipeline.cluster import _check_workers, _describe, cluster_at
 
 
 @pytest.fixture
 def scheduler(tmp_path: Path) -> Iterator[str]:
-    file = tmp_path / "scheduler.json"
-    process = start(
-        "scheduler", "--host", "127.0.0.1", "--port", 0, "--no-dashboard", "--scheduler-file", file
-    )
-    with running(process):
-        while not file.exists() or not file.read_text():
-            assert process.poll() is None
-            time.sleep(0.05)
-        yield json.loads(file.read_text())["address"]
-
-
-def worker(address: str, name: str) -> subprocess.Popen:
-    return start(
-        "worker", address, "--nthreads", 1, "--no-nanny", "--host", "127.0.0.1", "--name", name,
-        "--no-dashboard",
-    )  # fmt: skip
+    with scheduling(tmp_path) as address:
+        yield address
 
 
 def test_cluster_that_loses_a_worker_gives_the_same_bytes(
@@ -122,8 +81,15 @@ def test_cluster_without_workers(
 
 def test_workers_that_cannot_do_the_work_are_named() -> None:
     with pytest.raises(TrarError, match=r"worker tcp://a has trar 0\.0, this is"):
-        _check_workers({"tcp://a": ("0.0", True)})
+        _check_workers({"tcp://a": ("0.0", None)})
     import trar
 
-    with pytest.raises(TrarError, match="worker tcp://b cannot write to the store's folder"):
-        _check_workers({"tcp://b": (trar.__version__, False)})
+    with pytest.raises(TrarError, match="worker tcp://b cannot write to the store: no disk"):
+        _check_workers({"tcp://b": (trar.__version__, "no disk")})
+
+
+def test_worker_looks_whether_it_sees_the_store(tmp_path: Path) -> None:
+    assert _describe(str(tmp_path))[1] is None
+    refusal = _describe(str(tmp_path / "nowhere"))[1]
+    assert refusal is not None
+    assert "must be on a disk that every machine has under the same path" in refusal

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, cast
 
 import click
 
-from trar.commands.options import PATH, json_option, on_stop, store_option
+from trar.commands.options import PLACE, json_option, on_stop, store_option
 
 if TYPE_CHECKING:
     from trar.features.schema import Container
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @store_option
-@click.option("--to", "target", type=PATH, required=True, help="Root of the new store.")
+@click.option("--to", "target", type=PLACE, required=True, help="Root of the new store.")
 @click.option(
     "--format",
     "container",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from trar.commands.options import PATH, json_option, on_stop
+from trar.commands.options import PATH, PLACE, json_option, on_stop
 
 if TYPE_CHECKING:
     from trar.pipeline import PrepareConfig, PrepareResult
@@ -44,10 +44,11 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--store",
-    type=PATH,
+    type=PLACE,
     default=Path("features"),
     show_default=True,
-    help="Where the store goes; the dataset becomes a folder in it.",
+    help="Where the store goes, a folder or s3://bucket/prefix; the dataset becomes a folder in "
+    "it.",
 )
 @click.option(
     "--split",
@@ -209,7 +210,10 @@ def _show_estimate(found: Estimate, as_json: bool) -> None:
         return
     for warning in found.warnings:
         click.echo(f"Warning: {warning}", err=True)
-    enough = "enough" if found.free_bytes >= found.write_bytes else "NOT ENOUGH"
+    free = "no limit known"
+    if found.free_bytes is not None:
+        enough = "enough" if found.free_bytes >= found.write_bytes else "NOT ENOUGH"
+        free = f"{human_bytes(found.free_bytes)}: {enough}"
     time_left = "unknown" if found.seconds is None else f"about {duration(found.seconds)}"
     rows = [("store", str(found.folder)), ("features", found.features)]
     rows += [("read", f"{path}, {human_bytes(size)}") for path, size in found.reads.items()]
@@ -219,7 +223,7 @@ def _show_estimate(found: Estimate, as_json: bool) -> None:
         ("already there", ", ".join(found.kept) or "nothing"),
         ("shards", f"{found.shards}, {found.finished_shards} finished by an earlier run"),
         ("write", f"at most {human_bytes(found.write_bytes)}"),
-        ("free", f"{human_bytes(found.free_bytes)}: {enough}"),
+        ("free", free),
         ("time", f"{time_left}, from a few images read now"),
     ]
     click.echo(table(rows))

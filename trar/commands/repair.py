@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from trar.commands.options import PATH, json_option, on_stop, store_option
+from trar.commands.options import PATH, PLACE, json_option, on_stop, store_option
 from trar.errors import TrarError
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("place", metavar="[STORE]", type=PATH, required=False)
+@click.argument("place", metavar="[STORE]", type=PLACE, required=False)
 @store_option
 @click.option(
     "--raw",

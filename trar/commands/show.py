@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from trar.commands.options import PATH, json_option, store_option
+from trar.commands.options import PLACE, json_option, store_option
 
 if TYPE_CHECKING:
     from trar.features.record import Record
@@ -20,7 +20,7 @@ _BARS_SHOWN = 12
 
 
 @click.command()
-@click.argument("place", metavar="[STORE]", type=PATH, required=False)
+@click.argument("place", metavar="[STORE]", type=PLACE, required=False)
 @store_option
 @json_option
 def info(place: Path | None, store: Path, dataset: str | None, as_json: bool) -> None:

@@ -42,6 +42,7 @@ NUMBER_WORDS = {
     "nine": "9",
     "ten": "10",
 }
+_SIGNS = frozenset(PUNCTUATION) | {"."}
 ARTICLES = frozenset({"a", "an", "the"})
 CONTRACTIONS: Mapping[str, str] = json.loads(
     Path(__file__).with_name("contractions.json").read_text(encoding="utf-8")
@@ -61,6 +62,8 @@ def process_punctuation(text: str) -> str:
       meant to look behind as well, but wrote ``(?!<=\\d)``, which is always true;
     * only the first 32 periods go: a regex flag, 32, stands in the place of a count.
     """
+    if _SIGNS.isdisjoint(text):  # as most answers are
+        return text
     joined = DIGIT_COMMA.search(text) is not None
     out = text
     for sign in PUNCTUATION:

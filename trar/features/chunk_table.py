@@ -8,6 +8,8 @@ Where the checksum does not follow the values (HDF5) it is a third column.
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,6 +37,10 @@ class ChunkTable:
     def __len__(self) -> int:
         return len(self.shard)
 
+    def where(self, chunks: NDArray[np.int64]) -> Iterator[tuple[int, int]]:
+        """Shard and offset of each of ``chunks`` (k,)."""
+        return zip(self.shard[chunks].tolist(), self.offset[chunks].tolist(), strict=True)
+
     def columns(self) -> dict[str, NDArray[Any]]:
         """The columns that there are, by name."""
         checksums = {} if self.crc32c is None else {"crc32c": self.crc32c}
@@ -60,15 +66,21 @@ def write_chunk_table(folder: Path, split: str, table: ChunkTable) -> str:
     return name
 
 
-def read_chunk_table(folder: Path, split: str, chunks: int) -> ChunkTable:
-    """Read a split's table and check that it covers ``chunks`` chunks.
+def read_chunk_table(
+    folder: Path, split: str, chunks: int, digest: str | None = None
+) -> ChunkTable:
+    """Read a split's table, check that it covers ``chunks`` chunks and, where given, its sha256:
+    a wrong place may hold another image, sound in itself.
 
     Raises:
         StoreError: missing, damaged or of another length.
     """
     path = folder / table_file(split)
     try:
-        columns = load(path.read_bytes())
+        data = path.read_bytes()
+        if digest is not None and hashlib.sha256(data).hexdigest() != digest:
+            raise SafetensorError("not the sha256 that store.json states")
+        columns = load(data)
         table = ChunkTable(columns["shard"], columns["offset"], columns.get("crc32c"))
     except (OSError, SafetensorError, KeyError) as error:
         raise StoreError(f"{path}: the chunk table cannot be read ({error}); {REMAKE}") from error

@@ -4,13 +4,20 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from trar.errors import StoreError
 from trar.features.backend import Backend
+from trar.features.place import is_remote
 from trar.features.schema import Container
 from trar.features.zarr_backend import ZarrBackend
 
 
 def open_backend(folder: Path, container: Container) -> Backend:
     """The backend of a dataset folder; touches nothing yet."""
+    if container == "hdf5" and is_remote(folder):
+        raise StoreError(
+            f"{folder}: an HDF5 store must be in a local folder (h5py reads and writes files, not "
+            "objects); on S3 a store is in Zarr: leave --format hdf5 out"
+        )
     if container == "hdf5":
         from trar.features.hdf5_backend import Hdf5Backend  # h5py only where it is needed
 

@@ -20,6 +20,7 @@ from crc32c import crc32c
 from numpy.typing import NDArray
 
 from trar.errors import REMAKE, StoreError
+from trar.features.mapped import map_array
 
 FORM = {
     "libver": ("v110", "v110"),
@@ -28,7 +29,8 @@ FORM = {
     "rdcc_nbytes": 0,  # every chunk is written when it comes: chunks lie in order
 }
 CHECKSUM = "crc32c"
-_CHUNK = 1 << 20  # entries per chunk of a column: a few MiB
+_FLETCHER_BYTES = 4  # HDF5 appends them to a chunk
+_LARGEST_CHUNK = (1 << 32) - 1  # bytes that HDF5 can have in one
 
 
 class MemoryFile:
@@ -61,15 +63,16 @@ def columns_file(columns: dict[str, NDArray[Any]]) -> memoryview:
 def write_column(file: h5py.File, name: str, values: NDArray[Any]) -> None:
     """Add one column with its checksums."""
     plain = np.ascontiguousarray(values, values.dtype.newbyteorder("<"))
-    inner = int(np.prod(plain.shape[1:], dtype=np.int64))
-    chunk = (max(1, min(len(plain), _CHUNK // max(1, inner))), *plain.shape[1:])
+    rows = max(1, (_LARGEST_CHUNK - _FLETCHER_BYTES) // max(1, plain[:1].nbytes))
+    chunk = (min(len(plain), rows), *plain.shape[1:])
     checked: dict[str, Any] = {"chunks": chunk, "fletcher32": True} if plain.size else {}
     dataset = file.create_dataset(name, data=plain, track_times=False, **checked)
     dataset.attrs[CHECKSUM] = np.uint32(crc32c(_bytes_of(plain)))
 
 
 def read_columns(path: Path, names: Sequence[str] | None = None) -> dict[str, NDArray[Any]]:
-    """Columns of a file, all of them or ``names``; each whole and checked.
+    """Columns of a file, all of them or ``names``; each whole and checked, and not writeable where
+    it is mapped.
 
     Raises:
         StoreError: missing, damaged, or not a file of columns.
@@ -77,7 +80,7 @@ def read_columns(path: Path, names: Sequence[str] | None = None) -> dict[str, ND
     with damage(path), open_file(path) as file:
         size_bytes = path.stat().st_size
         found = sorted(file) if names is None else names
-        return {name: _read_column(own_dataset(file, name, size_bytes)) for name in found}
+        return {name: _read_column(own_dataset(file, name, size_bytes), path) for name in found}
 
 
 def open_file(path: Path) -> h5py.File:
@@ -104,10 +107,17 @@ def own_dataset(file: h5py.File, name: str, size_bytes: int) -> h5py.Dataset:
     return dataset
 
 
-def _read_column(dataset: h5py.Dataset) -> NDArray[Any]:
-    values = np.ascontiguousarray(dataset[...])
-    if values.dtype.newbyteorder("<") != values.dtype:
+def _read_column(dataset: h5py.Dataset, path: Path) -> NDArray[Any]:
+    """A read-only map of the file where the column is one chunk of it, else in memory."""
+    if dataset.dtype.newbyteorder("<") != dataset.dtype:
         raise StoreError(f"{dataset.name} is not little-endian")
+    if dataset.chunks == dataset.shape and dataset.dtype != bool:
+        chunk = dataset.id.get_chunk_info(0)
+        if chunk.size != dataset.nbytes + _FLETCHER_BYTES or chunk.filter_mask:
+            raise StoreError(f"{dataset.name} has a chunk of {chunk.size} bytes")
+        values = map_array(path, dataset.dtype, dataset.shape, chunk.byte_offset)
+    else:
+        values = np.ascontiguousarray(dataset[...])
     if int(dataset.attrs[CHECKSUM]) != crc32c(_bytes_of(values)):
         raise StoreError(f"{dataset.name} does not match its crc32c")
     return values

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar, cast, get_args
 
 import msgspec
 import numpy as np
@@ -17,7 +17,10 @@ from numpy.typing import ArrayLike, NDArray
 
 from trar.errors import StoreError
 from trar.features.answers import AnswerDictionary
+from trar.features.chunk_places import ChunkPlaces
 from trar.features.containers import open_backend
+from trar.features.library_source import other_layout, split_of
+from trar.features.place import is_remote, open_place, place_of
 from trar.features.questions import (
     AnswerTable,
     NameTable,
@@ -25,8 +28,9 @@ from trar.features.questions import (
     Ragged,
     SparseTargets,
 )
-from trar.features.row_reader import ImageBatch, RowReader, way_out
+from trar.features.row_reader import ImageBatch, RowReader, VerifyReads, way_out
 from trar.features.schema import StoreMeta, find_dataset, read_meta, view_file
+from trar.features.source_choice import Access
 from trar.features.text import Vocabulary
 from trar.features.vectors import read_vectors
 
@@ -44,17 +48,47 @@ class FeatureStore:
     first use. Safe to share between threads, and across fork and pickling (open files are dropped
     and opened again).
 
+    ``verify_reads`` says which chunks of features are compared with their crc32c when they are
+    read: "all"; "sample", each when a process first reads it and then every 64th time; or "none",
+    which returns damaged bytes as numbers. ``access`` says how they come from a local disk:
+    "preadv", "mmap", "library" (zarr-python or h5py), or "auto", which takes memory maps where
+    nothing is verified and the images fit into memory, and else ``preadv``. Features that another
+    tool has written in a layout of its own are read through the library, and the log says why.
+
+    The arrays of tables are read-only memory maps of the store's files where that can be, so that
+    they take no memory of the process: do not write into them.
+
     Raises:
         StoreError: no finished store, another format version, or a file that is missing or of
             another size.
     """
 
-    def __init__(self, path: str | os.PathLike[str], dataset: str | None = None) -> None:
-        self.path = find_dataset(Path(path), dataset)
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        dataset: str | None = None,
+        *,
+        verify_reads: VerifyReads = "all",
+        access: Access = "auto",
+    ) -> None:
+        for name, value, known in (
+            ("verify_reads", verify_reads, get_args(VerifyReads)),
+            ("access", access, get_args(Access)),
+        ):
+            if value not in known:
+                raise ValueError(f"{name} is {value!r}, expected one of {', '.join(known)}")
+        self.path = find_dataset(open_place(path), dataset)
         self.meta: StoreMeta = read_meta(self.path)
         self._backend = open_backend(self.path, self.meta.container)
-        self._check_sizes()
-        self._rows = RowReader(self.path, self.meta, self._backend)
+        self._rows = RowReader(
+            self.path,
+            self.meta,
+            self._backend,
+            verify_reads=verify_reads,
+            access=access,
+            other_layouts=self._check_sizes(),
+        )
+        self._images = self._rows.tables
         self._kept: dict[str, Any] = {}
 
     def __getstate__(self) -> dict[str, Any]:
@@ -91,11 +125,11 @@ class FeatureStore:
 
     def image_ids(self, image_split: str) -> NDArray[np.int64]:
         """The id of each image row, (images,), ascending."""
-        return self._rows.table(image_split).ids
+        return self._images.table(image_split).ids
 
     def image_names(self, image_split: str) -> Sequence[str] | None:
         """The name of each image row where images have names and not numbers, else None."""
-        self._rows.table(image_split)
+        self._images.table(image_split)
         if not self.meta.image_splits[image_split].named:
             return None
         return self._table(f"names/{image_split}", NameTable).names
@@ -103,14 +137,11 @@ class FeatureStore:
     def cells(self, image_split: str) -> NDArray[np.bool_]:
         """True where a row of an image's features holds a cell or region, False where it is
         padding, (images, rows)."""
-        cells = self._rows.table(image_split).cells
-        if cells is not None:
-            return cells
-        return np.arange(self.meta.feature.rows) < self.lengths(image_split)[:, None]
+        return self._images.cells(image_split)
 
     def lengths(self, image_split: str) -> NDArray[np.int32]:
         """Rows of features of each image, (images,)."""
-        return self._rows.lengths(image_split, np.arange(len(self.image_ids(image_split))))
+        return self._images.lengths(image_split, np.arange(len(self.image_ids(image_split))))
 
     def sizes(self, image_split: str) -> NDArray[np.int32]:
         """Height and width of each image in pixels, (images, 2); zeros where unknown.
@@ -118,7 +149,7 @@ class FeatureStore:
         Raises:
             StoreError: this store has no boxes and sizes.
         """
-        return self._rows.sizes(image_split)
+        return self._images.sizes(image_split)
 
     def boxes(self, image_split: str, rows: ArrayLike) -> NDArray[np.float32]:
         """Boxes of images ``rows`` (b,): (b, n, 4) x1 y1 x2 y2 in pixels, n as in ``read``.
@@ -126,11 +157,11 @@ class FeatureStore:
         Raises:
             StoreError: this store has no boxes.
         """
-        return self._rows.boxes(image_split, rows)
+        return self._images.boxes(image_split, rows)
 
     def skipped(self, image_split: str) -> dict[int, str]:
         """Images that could not be read when the store was made: id -> why."""
-        return self._rows.skipped(image_split)
+        return self._images.skipped(image_split)
 
     def vectors(self, name: str | None = None) -> NDArray[np.float32] | None:
         """Word vectors of the vocabulary, (tokens, width); the only ones where ``name`` is None.
@@ -230,20 +261,37 @@ class FeatureStore:
             self._kept[name] = parsed
         return self._kept[name]
 
-    def _check_sizes(self) -> None:
+    def _check_sizes(self) -> dict[str, str]:
+        """Refuse files that are not of the size that ``store.json`` states, but for the features of
+        image splits that another tool has laid out in its own way: returns these, and how."""
+        found = place_of(self.path).sizes() if is_remote(self.path) else None
+        places = ChunkPlaces(self.path, self.meta, self._backend)
+        layouts: dict[str, str | None] = {}
         for name, entry in self.meta.files.items():
             if name == view_file(self.meta.dataset):
                 continue  # never read here, and new before store.json is when a split is added
-            path = self.path / name
-            try:
-                found = path.stat().st_size
-            except FileNotFoundError:
+            size_bytes = found.get(name) if found is not None else _size(self.path / name)
+            if size_bytes == entry.bytes:
+                continue
+            split = split_of(self.meta, name)
+            if split is not None and split not in layouts:
+                layouts[split] = other_layout(places, split)
+            if split is not None and layouts[split] is not None:
+                continue
+            if size_bytes is None:
                 raise StoreError(
-                    f"{path}: missing; the store cannot be read without it (a Zarr reader would "
-                    f"show zeros); {way_out(self.path)}"
-                ) from None
-            if found != entry.bytes:
-                raise StoreError(
-                    f"{path}: {found} bytes, expected {entry.bytes}: cut short or overwritten; "
-                    f"{way_out(self.path)}"
+                    f"{self.path / name}: missing; the store cannot be read without it (a Zarr "
+                    f"reader would show zeros); {way_out(self.path)}"
                 )
+            raise StoreError(
+                f"{self.path / name}: {size_bytes} bytes, expected {entry.bytes}: cut short or "
+                f"overwritten; {way_out(self.path)}"
+            )
+        return {split: why for split, why in layouts.items() if why is not None}
+
+
+def _size(path: Path) -> int | None:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return None

@@ -8,14 +8,13 @@ move there is no ``store.json``, so nobody reads a mixture of old and new.
 from __future__ import annotations
 
 import re
-import shutil
 from collections.abc import Collection, Container
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from trar.features.chunk_table import FOLDER as CHUNK_TABLES
+from trar.features.place import place_of
 from trar.features.schema import ARRAYS, SHARDS, STORE_FILE, TABLES, WORK_FOLDER, read_meta
 from trar.features.vectors import FOLDER as VECTORS
-from trar.fileio import disk_errors, sync_folder
 
 OWN_FOLDERS = {
     ARRAYS: "*",
@@ -34,6 +33,7 @@ _OF_QUESTIONS = re.compile(
     rf"{_TABLE}/(?:(?:questions|answers)|(?:tokens|targets)/[^/]+)/(?P<split>[^/]+?)(?:/|\.h5$)"
 )
 _RETIRED = "store.json.before"
+_NOT_MOVED = (WORK_FOLDER, STORE_FILE)
 
 
 def remake_folder(folder: Path) -> Path:
@@ -50,27 +50,18 @@ def move_in(folder: Path) -> None:
     """Put the new parts in place of the old ones; the caller holds the folder.
 
     Raises:
-        DiskError: the operating system refuses; the same call goes on later.
+        DiskError: the place refuses; the same call goes on later.
     """
-    root = remake_folder(folder)
+    root, place = remake_folder(folder), place_of(folder)
+    aside = root.relative_to(folder).as_posix()
     listed = read_meta(root).files
-    with disk_errors(folder):
-        if (folder / STORE_FILE).exists():
-            (folder / STORE_FILE).replace(folder / WORK_FOLDER / _RETIRED)
-            sync_folder(folder)
-        for path in sorted(root.rglob("*")):
-            name = path.relative_to(root)
-            if path.is_dir() or name.parts[0] in (WORK_FOLDER, STORE_FILE):
-                continue
-            target = folder / name
-            target.parent.mkdir(parents=True, exist_ok=True)
-            path.replace(target)
-        drop_unlisted(folder, listed)
-        for path in {(folder / name).parent for name in listed}:
-            sync_folder(path)
-        (root / STORE_FILE).replace(folder / STORE_FILE)
-        sync_folder(folder)
-        shutil.rmtree(folder / WORK_FOLDER)
+    if (folder / STORE_FILE).exists():
+        place.rename({STORE_FILE: f"{WORK_FOLDER}/{_RETIRED}"})
+    new = [name for name in place_of(root).sizes() if name.split("/")[0] not in _NOT_MOVED]
+    place.rename({f"{aside}/{name}": name for name in new})
+    drop_unlisted(folder, listed)
+    place.rename({f"{aside}/{STORE_FILE}": STORE_FILE})
+    place.remove_folder(WORK_FOLDER)
 
 
 def owned(name: str, image_splits: Collection[str], question_splits: Collection[str]) -> bool:
@@ -85,10 +76,10 @@ def owned(name: str, image_splits: Collection[str], question_splits: Collection[
 def drop_unlisted(folder: Path, listed: Container[str]) -> None:
     """Remove what a stopped prepare left below the store's own folders: nothing lists it, and
     nobody else may write there."""
-    for place, pattern in OWN_FOLDERS.items():
-        for path in sorted((folder / place).rglob("*"), reverse=True):
-            if path.is_dir():
-                if not any(path.iterdir()):
-                    path.rmdir()
-            elif path.match(pattern) and path.relative_to(folder).as_posix() not in listed:
-                path.unlink()
+    place = place_of(folder)
+    place.remove([name for name in place.sizes() if name not in listed and _is_own(name)])
+
+
+def _is_own(name: str) -> bool:
+    own, _, rest = name.partition("/")
+    return own in OWN_FOLDERS and PurePosixPath(rest).match(OWN_FOLDERS[own])

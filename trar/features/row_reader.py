@@ -1,25 +1,35 @@
-"""Reads images of a store by row: one checked file read each, or a few where images are ragged.
+"""Reads images of a store by row: whole chunks into the batch, or parts of them where ragged.
 
-Every chunk is compared with its crc32c, so a flipped byte is an error that names the shard and the
-image, never a wrong number.
+By default every chunk is compared with its crc32c, so a flipped byte is an error that names the
+shard and the image, never a wrong number.
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from crc32c import crc32c
 from numpy.typing import ArrayLike, NDArray
 
 from trar.errors import StoreError
-from trar.features.backend import Backend, ImageTable
-from trar.features.chunk_table import ChunkTable, read_chunk_table
+from trar.features.backend import Backend
+from trar.features.buffers import aligned_empty
+from trar.features.chunk_places import ChunkPlaces
+from trar.features.chunk_source import ChunkFault, Landed, unchecked
+from trar.features.image_tables import ImageTables
+from trar.features.ragged_parts import cut
 from trar.features.schema import FeatureSpec, StoreMeta
-from trar.fileio import disk_errors
+from trar.features.source_choice import Access, Sources
+
+VerifyReads = Literal["all", "sample", "none"]
+"""Which chunks are compared with their crc32c when they are read: every one; each when a process
+first reads it and then every 64th time; or none, so that damage is read as numbers."""
+
+_SAMPLE = 64  # of the reads of a chunk, one in so many is checked
+_SCRATCH_CHUNKS = 64  # chunks of a ragged batch that are read in one call
 
 
 class ImageBatch(NamedTuple):
@@ -33,212 +43,144 @@ class ImageBatch(NamedTuple):
 
 
 class RowReader:
-    """The images of one dataset folder, by image split and row.
+    """The images of one dataset folder, by image split and row; see ``FeatureStore`` for the
+    settings, and ``source_choice`` for ``other_layouts``.
 
     Tables and handles are opened on first use. Safe to share between threads, and across fork and
     pickling (open files are dropped and opened again).
     """
 
-    def __init__(self, path: Path, meta: StoreMeta, backend: Backend) -> None:
+    def __init__(
+        self,
+        path: Path,
+        meta: StoreMeta,
+        backend: Backend,
+        *,
+        verify_reads: VerifyReads = "all",
+        access: Access = "auto",
+        other_layouts: Mapping[str, str] | None = None,
+    ) -> None:
         self.path, self.meta = path, meta
-        self._backend = backend
-        self._kept: dict[tuple[str, str], Any] = {}
-        self._files: dict[tuple[str, int], int] = {}
+        self.places = ChunkPlaces(path, meta, backend)
+        self.tables = ImageTables(self.places)
+        self._verify = verify_reads
+        self._sources = Sources(self.places, access, verify_reads != "none", other_layouts or {})
+        self._times_read: dict[str, bytearray] = {}
+        self._scratch: list[NDArray[Any]] = []
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_files": {}, "_kept": {}}
-
-    def __del__(self) -> None:
-        for handle in self.__dict__.get("_files", {}).values():
-            os.close(handle)
+        return {**self.__dict__, "_scratch": [], "_times_read": {}}
 
     def read(self, image_split: str, rows: ArrayLike, out: NDArray[Any] | None) -> ImageBatch:
         """See ``FeatureStore.read``."""
         spec = self.meta.feature
         wanted = np.asarray(rows, np.int64).reshape(-1)
-        self._check_rows(image_split, wanted)
-        lengths = self.lengths(image_split, wanted)
+        self.tables.check_rows(image_split, wanted)
+        lengths = self.tables.lengths(image_split, wanted)
         shape = (len(wanted), int(lengths.max(initial=0)) if spec.ragged else spec.rows, spec.width)
         if out is None:
-            out = np.empty(shape, spec.dtype)
+            out = aligned_empty(shape, spec.dtype)
         elif not _fits(out, shape, spec):
             raise ValueError(f"out is {out.dtype} {out.shape}, expected {spec.dtype} {shape}")
         elif not out.flags.c_contiguous:
             raise ValueError("out is not C-contiguous")
         batch = out[: shape[0], : shape[1]]
-        table = self._chunk_table(image_split)
         if spec.ragged:
-            self._read_ragged(image_split, table, wanted, batch)
+            self._read_ragged(image_split, wanted, lengths, batch)
         else:
             flat = batch.reshape(len(wanted), spec.rows * spec.width).view(np.uint8)
-            for number, chunk in enumerate(wanted.tolist()):
-                self._read_chunk(image_split, table, chunk, flat[number].data)
+            self._read_chunks(image_split, wanted, flat)
         return ImageBatch(batch, lengths)
-
-    def _read_ragged(
-        self, split: str, table: ChunkTable, rows: NDArray[np.int64], batch: NDArray[Any]
-    ) -> None:
-        """Each image from the chunks that its regions lie in; what is beyond its length is 0."""
-        spec = self.meta.feature
-        offsets = self._offsets(split)
-        chunk = np.empty((spec.chunk_rows, spec.width), spec.dtype)
-        data = chunk.reshape(-1).view(np.uint8).data
-        held = -1
-        for number, row in enumerate(rows.tolist()):
-            begin, end = int(offsets[row]), int(offsets[row + 1])
-            done = begin
-            while done < end:
-                place, inside = divmod(done, spec.chunk_rows)
-                if place != held:  # the next image of a batch often begins where this one ends
-                    held = -1
-                    self._read_chunk(split, table, place, data)
-                    held = place
-                taken = min(end - done, spec.chunk_rows - inside)
-                batch[number, done - begin : done - begin + taken] = chunk[inside : inside + taken]
-                done += taken
-            batch[number, end - begin :] = 0
 
     def chunks(self, image_split: str, start: int, stop: int) -> Iterator[NDArray[Any]]:
         """See ``FeatureStore.chunks``."""
-        spec, table = self.meta.feature, self._chunk_table(image_split)
-        chunk = np.empty((spec.chunk_rows, spec.width), spec.dtype)
+        spec = self.meta.feature
+        chunk = aligned_empty((1, spec.chunk_rows, spec.width), spec.dtype)
+        data = chunk.reshape(1, -1).view(np.uint8)
         for number in range(start, stop):
-            self._read_chunk(image_split, table, number, chunk.reshape(-1).view(np.uint8).data)
-            yield chunk
+            self._read_chunks(image_split, np.array([number]), data)
+            yield chunk[0]
 
-    def _read_chunk(self, split: str, table: ChunkTable, chunk: int, values: memoryview) -> None:
-        checksum = bytearray(4 if table.crc32c is None else 0)  # it follows the values, or not
-        shard = int(table.shard[chunk])
-        with disk_errors(self.path):
-            handle = self._open_shard(split, shard)
-            read = os.preadv(handle, [values, checksum], int(table.offset[chunk]))
-        if table.crc32c is None:
-            expected = int.from_bytes(checksum, "little")
-        else:
-            expected = int(table.crc32c[chunk])
-        if read != len(values) + len(checksum) or crc32c(values) != expected:
-            raise self._damaged(split, shard, chunk)
+    def _read_ragged(
+        self,
+        split: str,
+        rows: NDArray[np.int64],
+        lengths: NDArray[np.int32],
+        batch: NDArray[Any],
+    ) -> None:
+        """Each chunk that an image of the batch lies in is read once, and copied at once to where
+        its rows belong; what is beyond an image's length is 0."""
+        spec = self.meta.feature
+        plan = cut(self.tables.offsets(split)[rows], lengths, spec.chunk_rows)
+        scratch = self._take_scratch()
+        values = scratch.view(spec.dtype).reshape(len(scratch), spec.chunk_rows, spec.width)
+        for start in range(0, len(plan.chunks), _SCRATCH_CHUNKS):
 
-    def table(self, split: str) -> ImageTable:
-        """What is kept of a split's images beside features and boxes.
+            def place(number: int, start: int = start) -> None:
+                for image, row, begin, count in plan.of_chunk(start + number):
+                    batch[image, row : row + count] = values[number, begin : begin + count]
 
-        Raises:
-            StoreError: no such image split, or damaged.
-        """
-        key = ("images", self._known(split))
-        if key not in self._kept:
-            self._kept[key] = self._backend.read_images_table(split, self.meta.feature)
-        return cast(ImageTable, self._kept[key])
+            chunks = plan.chunks[start : start + _SCRATCH_CHUNKS]
+            self._read_chunks(split, chunks, scratch, place)
+        for image, length in enumerate(lengths.tolist()):
+            batch[image, length:] = 0
+        self._scratch.append(scratch)
 
-    def lengths(self, split: str, rows: NDArray[np.int64]) -> NDArray[np.int32]:
-        """Rows of features of images ``rows`` (b,), (b,)."""
-        if not self.meta.feature.ragged:
-            return np.full(len(rows), self.meta.feature.rows, np.int32)
-        offsets = self._offsets(split)
-        return (offsets[rows + 1] - offsets[rows]).astype(np.int32)
+    def _take_scratch(self) -> NDArray[Any]:
+        """Room for chunks (chunk_bytes each): as many are kept as threads have read at once."""
+        try:
+            return self._scratch.pop()
+        except IndexError:
+            return aligned_empty((_SCRATCH_CHUNKS, self.places.chunk_bytes), np.uint8)
 
-    def boxes(self, image_split: str, rows: ArrayLike) -> NDArray[np.float32]:
-        """See ``FeatureStore.boxes``."""
-        if not self.meta.feature.boxes:
-            raise self._no_boxes()
-        wanted = np.asarray(rows, np.int64).reshape(-1)
-        self._check_rows(image_split, wanted)
-        key = ("boxes", image_split)
-        if key not in self._kept:
-            self._kept[key] = self._backend.read_boxes(image_split)
-        every: NDArray[np.float32] = self._kept[key]
-        if not self.meta.feature.ragged:
-            return every[wanted]
-        begin, count = self._offsets(image_split)[wanted], self.lengths(image_split, wanted)
-        out = np.zeros((len(wanted), int(count.max(initial=0)), 4), np.float32)
-        inside = np.arange(out.shape[1]) < count[:, None]
-        out[inside] = every[(begin[:, None] + np.arange(out.shape[1]))[inside]]
-        return out
+    def _read_chunks(
+        self,
+        split: str,
+        chunks: NDArray[np.int64],
+        out: NDArray[Any],
+        then: Callable[[int], None] | None = None,
+    ) -> None:
+        """Fill ``out`` (>= k, chunk_bytes) with chunks (k,), check them as ``verify_reads`` says,
+        and call ``then`` with the number of each as soon as that is done."""
+        landed = check = self._check(split, chunks, out)
+        if then is not None:
 
-    def sizes(self, image_split: str) -> NDArray[np.int32]:
-        """See ``FeatureStore.sizes``."""
-        sizes = self.table(image_split).sizes
-        if sizes is None:
-            raise self._no_boxes()
-        return sizes
+            def landed(number: int, stored_crc32c: int | None) -> None:
+                check(number, stored_crc32c)
+                then(number)
 
-    def skipped(self, image_split: str) -> dict[int, str]:
-        """See ``FeatureStore.skipped``."""
-        found = self.meta.provenance.get("skipped", {}).get(image_split, {})
-        return {int(image_id): why for image_id, why in found.items()}
+        try:
+            self._sources.of(split).read(split, chunks, out, landed)
+        except ChunkFault as fault:
+            raise self._damaged(split, int(chunks[fault.number]), fault.why) from fault
 
-    def _offsets(self, split: str) -> NDArray[np.int64]:
-        offsets = self.table(split).offsets
-        assert offsets is not None
-        return offsets
+    def _check(self, split: str, chunks: NDArray[np.int64], out: NDArray[Any]) -> Landed:
+        if self._verify == "none":
+            return unchecked
 
-    def _chunk_table(self, split: str) -> ChunkTable:
-        key = ("chunks", self._known(split))
-        if key not in self._kept:
-            chunks = self.meta.image_splits[split].chunks(self.meta.feature)
-            self._kept[key] = read_chunk_table(self.path, split, chunks)
-        return cast(ChunkTable, self._kept[key])
+        def check(number: int, stored_crc32c: int | None) -> None:
+            if stored_crc32c is not None and crc32c(out[number]) != stored_crc32c:
+                raise ChunkFault(number, "does not match its crc32c: damaged")
 
-    def _known(self, split: str) -> str:
-        if split not in self.meta.image_splits:
-            raise StoreError(
-                f"{self.path}: no image split {split!r}; it has {', '.join(self.meta.image_splits)}"
-            )
-        return split
+        if self._verify == "all":
+            return check
+        total = self.meta.image_splits[split].chunks(self.meta.feature)
+        times = self._times_read.setdefault(split, bytearray(total))
+        numbers = chunks.tolist()
 
-    def _check_rows(self, split: str, rows: NDArray[np.int64]) -> None:
-        images = self.meta.image_splits[self._known(split)].images
-        if len(rows) and (rows.min() < 0 or rows.max() >= images):
-            raise StoreError(
-                f"{self.path}: rows {rows.min()}..{rows.max()} asked of image split {split}, "
-                f"which has rows 0..{images - 1}"
-            )
-        key = ("skipped", split)
-        if key not in self._kept:
-            left_out = np.array(list(self.skipped(split)), np.int64)
-            self._kept[key] = np.flatnonzero(np.isin(self.table(split).ids, left_out))
-        if len(self._kept[key]) and (bad := np.isin(rows, self._kept[key])).any():
-            image_id = int(self.table(split).ids[rows[bad][0]])
-            raise StoreError(
-                f"{self.path}: image {image_id} of {split} was left out when this store was made: "
-                f"{self.skipped(split)[image_id]}"
-            )
+        def check_some(number: int, stored_crc32c: int | None) -> None:
+            chunk = numbers[number]
+            if times[chunk] == 0:
+                check(number, stored_crc32c)
+            times[chunk] = (times[chunk] + 1) % _SAMPLE
 
-    def _no_boxes(self) -> StoreError:
+        return check_some
+
+    def _damaged(self, split: str, chunk: int, why: str) -> StoreError:
+        shard = chunk // self.meta.image_splits[split].shard_images
         return StoreError(
-            f"{self.path}: this store has no boxes; prepare it from features that have them "
-            "(bottom-up .npz, LXMERT .tsv, HDF5 with image_bb)"
-        )
-
-    def _open_shard(self, split: str, shard: int) -> int:
-        handle = self._files.get((split, shard))
-        if handle is None:
-            path = self._shard_path(split, shard)
-            try:
-                handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-            except FileNotFoundError:  # it was there when the store was opened
-                raise StoreError(f"{path}: missing; {way_out(self.path)}") from None
-            first = self._files.setdefault((split, shard), handle)
-            if first != handle:  # another thread opened it in the meantime
-                os.close(handle)
-            handle = first
-        return handle
-
-    def _shard_path(self, split: str, shard: int) -> Path:
-        return self.path / self._backend.shard_files(split, shard, self.meta.feature)["features"]
-
-    def _damaged(self, split: str, shard: int, chunk: int) -> StoreError:
-        spec, ids = self.meta.feature, self.table(split).ids
-        if spec.ragged:
-            flat = np.array([chunk, chunk + 1]) * spec.chunk_rows
-            first, last = np.searchsorted(self._offsets(split)[1:], [flat[0], flat[1] - 1], "right")
-            last = min(int(last), len(ids) - 1)
-            what = f"a chunk of images {ids[first]} to {ids[last]} of {split}"
-        else:
-            what = f"image {ids[chunk]} (row {chunk} of {split})"
-        return StoreError(
-            f"{self._shard_path(split, shard)}: {what} does not match its crc32c: damaged; "
-            f"{way_out(self.path)}"
+            f"{self.places.shard_path(split, shard)}: {self.tables.name_of_chunk(split, chunk)} "
+            f"{why}; {way_out(self.path)}"
         )
 
 

@@ -61,6 +61,11 @@ class FeatureSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_
         """Bytes of one inner chunk's values, without its checksum."""
         return self.chunk_rows * self.width * (2 if self.dtype == "float16" else 4)
 
+    @property
+    def stored_chunk_bytes(self) -> int:
+        """An upper bound of what a chunk takes with checksum, index entry, cells and boxes."""
+        return self.chunk_bytes + 100 + self.chunk_rows * (1 + 16 * self.boxes)
+
     def describe(self) -> str:
         """For people: ``8x8 cells x 2048, float16``."""
         if self.grid is not None:

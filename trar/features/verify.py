@@ -6,7 +6,7 @@ was written wrong, or edited and sealed again. Both always run, so one report sh
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from trar.features.answers import AnswerDictionary, labelled_targets, sparse_tar
 from trar.features.backend import Backend
 from trar.features.chunk_table import read_chunk_table
 from trar.features.containers import open_backend
+from trar.features.place import Place, place_of
 from trar.features.questions import AnswerTable, QuestionTable, Ragged, SparseTargets
 from trar.features.schema import (
     LOG_FILE,
@@ -34,7 +35,7 @@ from trar.features.schema import (
 )
 from trar.features.text import Vocabulary, encode_questions
 from trar.features.vectors import read_vectors
-from trar.fileio import indented_json, sha256_file
+from trar.fileio import indented_json
 
 
 @dataclass(frozen=True)
@@ -77,9 +78,11 @@ def check_files(
     ``held``: the caller holds the folder, so nobody is adding to the store now.
     """
     total, done = sum(entry.bytes for entry in meta.files.values()), 0
+    place = place_of(folder)
+    sizes = place.sizes()
     unfinished = not held and (folder / WORK_FOLDER).exists()
-    for name, entry in meta.files.items():
-        what = _judge_file(folder / name, entry)
+    judged = place.each(lambda name: _judge(place, name, sizes, meta.files[name]), meta.files)
+    for (name, entry), what in zip(meta.files.items(), judged, strict=True):
         if unfinished and name == view_file(meta.dataset):
             continue  # new just before store.json, and nothing reads through it
         if what is not None:
@@ -89,23 +92,23 @@ def check_files(
     if unfinished:
         return  # a prepare that adds a split is running, or was stopped: its files are not ours
     known = {*meta.files, STORE_FILE, LOG_FILE}
-    for path in sorted(folder.rglob("*")):
-        name = path.relative_to(folder).as_posix()
-        if path.is_file() and name not in known:
+    for name in sizes:
+        if name not in known:
             yield Problem(name, "not part of this store: nothing lists it")
 
 
-def _judge_file(path: Path, entry: FileEntry) -> str | None:
+def _judge(place: Place, name: str, sizes: Mapping[str, int], entry: FileEntry) -> str | None:
     """What is wrong with a file, if anything is."""
+    if name not in sizes:
+        return "missing"
+    if sizes[name] != entry.bytes:
+        return f"{sizes[name]} bytes, expected {entry.bytes}"
     try:
-        if not path.is_file():
-            return "missing"
-        if (size := path.stat().st_size) != entry.bytes:
-            return f"{size} bytes, expected {entry.bytes}"
-        if (found := sha256_file(path)) != entry.sha256:
-            return f"sha256 is {found[:12]}…, expected {entry.sha256[:12]}…"
+        found = place.sha256(name, entry.bytes)
     except OSError as error:  # a bad sector, no permission: the other files are judged all the same
         return f"cannot be read ({error.strerror or error})"
+    if found != entry.sha256:
+        return f"sha256 is {found[:12]}…, expected {entry.sha256[:12]}…"
     return None
 
 

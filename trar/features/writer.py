@@ -1,30 +1,29 @@
 """Writes a dataset folder so that it becomes a store at one instant, or not at all.
 
-Every shard is finished (temporary name, fsync, rename) before a receipt says so, with the digests
-of the file and of what it was made from; receipts let a stopped ``prepare`` go on where it was.
-``store.json`` comes last. A folder without it is no store, whatever else it holds.
+Every shard is finished (temporary name, fsync, rename; on S3 one PUT) before a receipt says so,
+with the digests of the file and of what it was made from; receipts let a stopped ``prepare`` go on
+where it was. ``store.json`` comes last. A folder without it is no store, whatever else it holds.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-import fcntl
-import os
-import shutil
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from trar.errors import StoreError
 from trar.features.backend import Sides, Table
 from trar.features.chunk_table import write_chunk_table
 from trar.features.containers import open_backend
+from trar.features.place import place_of
 from trar.features.remake import drop_unlisted, move_in, remake_folder
 from trar.features.schema import (
     LOG_FILE,
@@ -37,7 +36,7 @@ from trar.features.schema import (
     write_meta,
 )
 from trar.features.vectors import VectorsEntry, write_vectors
-from trar.fileio import atomic_write, disk_errors, sha256_file, sync_folder, write_json
+from trar.fileio import atomic_write, disk_errors, sha256_file, write_json
 
 
 @dataclass(frozen=True)
@@ -87,6 +86,11 @@ class ShardPlace:
     flat_rows: int = 0
 
     @property
+    def size_bytes(self) -> int:
+        """An upper bound of the bytes of its files."""
+        return self.shard_images * self.spec.stored_chunk_bytes + 4096
+
+    @property
     def receipt(self) -> Path:
         """The file that says this shard is finished."""
         return self.folder / WORK_FOLDER / f"{self.split}-{self.shard:05}.json"
@@ -111,7 +115,7 @@ def write_image_shard(place: ShardPlace, images: Iterable[PreparedImage], source
 def write_shard_files(
     place: ShardPlace, chunks: Iterable[NDArray[Any]], sides: Sides
 ) -> dict[str, FileEntry]:
-    """Write the files of one shard under temporary names, then rename them.
+    """Write the files of one shard aside, then put them into their places.
 
     ``chunks`` are (chunk_rows, width) each; ``sides``, asked when all are taken, are its cells and
     boxes.
@@ -121,27 +125,23 @@ def write_shard_files(
     """
     backend, spec = open_backend(place.folder, place.container), place.spec
     names = backend.shard_files(place.split, place.shard, spec)
-    work = place.folder / WORK_FOLDER
-    partial = {kind: work / f"{uuid.uuid4().hex}.partial" for kind in names}
-    try:
-        entries = {
-            "features": backend.write_shard(
-                partial["features"], spec, chunks, place.shard_images, sides
-            )
-        }
-        side_rows = place.shard_images * (spec.chunk_rows if spec.ragged else 1)
-        for kind, values in sides().items():
-            if kind in names:
-                entries[kind] = backend.write_side(partial[kind], values, side_rows)
-        with disk_errors(place.folder):
-            for kind, name in names.items():
-                target = place.folder / name
-                target.parent.mkdir(parents=True, exist_ok=True)
-                partial[kind].replace(target)
-                sync_folder(target.parent)
-    finally:
-        for source in partial.values():
-            source.unlink(missing_ok=True)
+    where = place_of(place.folder)
+    with where.workshop(place.size_bytes) as work:
+        partial = {kind: work / f"{uuid.uuid4().hex}.partial" for kind in names}
+        try:
+            entries = {
+                "features": backend.write_shard(
+                    partial["features"], spec, chunks, place.shard_images, sides
+                )
+            }
+            side_rows = place.shard_images * (spec.chunk_rows if spec.ragged else 1)
+            for kind, values in sides().items():
+                if kind in names:
+                    entries[kind] = backend.write_side(partial[kind], values, side_rows)
+            where.put({name: partial[kind] for kind, name in names.items()})
+        finally:
+            for made in partial.values():
+                made.unlink(missing_ok=True)
     return {names[kind]: entries[kind] for kind in names}
 
 
@@ -236,9 +236,9 @@ def finished_shard(place: ShardPlace, sources: str) -> Receipt | None:
 class StoreWriter:
     """Holds a dataset folder for writing; a second writer on the same folder is refused.
 
-    The hold is an flock on the folder itself: it dies with its process and leaves no file behind.
-    With ``remake`` parts of a finished store are made anew below ``root`` and moved in at the end:
-    see ``features.remake``.
+    Files are made in ``stage``, laid out like the store: the folder itself, or where that is not
+    local a temporary one. With ``remake`` parts of a finished store are made anew below ``root``
+    and moved in at the end: see ``features.remake``.
 
     Raises:
         StoreError: another process holds the folder.
@@ -250,54 +250,39 @@ class StoreWriter:
     ) -> None:
         self.folder = folder
         self.root = remake_folder(folder) if remake else folder
-        self.backend = open_backend(self.root, container)
+        self._stored = open_backend(self.root, container)
+        self._place = place_of(self.root)
         self._files: dict[str, FileEntry] = {}
+        self._kept: set[str] = set()
         self._made: set[str] = set()
-        self._new = [path for path in (folder, folder.parent) if not path.exists()]
-        with disk_errors(folder):
-            (self.root / WORK_FOLDER).mkdir(parents=True, exist_ok=True)
-            self._lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(self._lock)
-            raise StoreError(
-                f"{folder}: another trar-data is writing this dataset; wait for it to end, "
-                "or choose another --store"
-            ) from None
-        # of a killed writer: the hold says that nobody else is writing
-        for place, names in ((self.root / WORK_FOLDER, "*.partial"), (self.root, ".*.partial")):
-            for partial in place.glob(names):
-                partial.unlink()
+        with contextlib.ExitStack() as stack:
+            self._hold = stack.enter_context(place_of(folder).hold())
+            self.stage = stack.enter_context(self._place.stage())
+            self._stack = stack.pop_all()
+        self.backend = open_backend(self.stage, container)
 
     def __enter__(self) -> StoreWriter:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         """After an error finished shards stay for the next run; without any, nothing stays."""
-        os.close(self._lock)
-        if kind is not None and self._new and not any((self.folder / WORK_FOLDER).iterdir()):
-            shutil.rmtree(self.folder)
-            for parent in self._new[1:]:
-                parent.rmdir()
+        self._stack.__exit__(kind, error, trace)
 
     def keep(self, files: dict[str, FileEntry]) -> None:
         """Count the files of an earlier, finished store as part of this one."""
         self._files.update(files)
+        self._kept.update(files)
 
     def adopt(self, names: Iterable[str]) -> None:
         """Take files of the finished store into the parts that are made anew, without a copy where
-        the file system can."""
-        for name in names:
-            target = self.root / name
-            if target.exists():
-                continue
-            with disk_errors(target):
-                target.parent.mkdir(parents=True, exist_ok=True)
-                try:
-                    target.hardlink_to(self.folder / name)
-                except OSError:  # no links there
-                    shutil.copy2(self.folder / name, target)
+        the place can."""
+        aside = self.root.relative_to(self.folder).as_posix()
+        place_of(self.folder).link({name: f"{aside}/{name}" for name in names})
 
     def create_images(
         self,
@@ -318,8 +303,8 @@ class StoreWriter:
         if spec.boxes:
             sizes = [size for receipt in receipts for size in receipt.sizes]
             self._note(self.backend.write_sizes(split, np.array(sizes, np.int32).reshape(-1, 2)))
-        table = self.backend.resolve_chunks(split)
-        self._note([write_chunk_table(self.root, split, table)])
+        table = self._stored.resolve_chunks(split)
+        self._note([write_chunk_table(self.stage, split, table)])
 
     def write_table(self, name: str, table: Table) -> None:
         """Write a group of columns."""
@@ -327,14 +312,14 @@ class StoreWriter:
 
     def write_json(self, name: str, value: Any) -> None:
         """Write a JSON file of the store, for example the vocabulary."""
-        write_json(self.root / name, value)
+        write_json(self.stage / name, value)
         self._note([name])
 
     def write_bytes(self, name: str, data: bytes) -> None:
         """Write a file of another store as it is."""
-        with disk_errors(self.root):
-            (self.root / name).parent.mkdir(parents=True, exist_ok=True)
-        with atomic_write(self.root / name) as file:
+        with disk_errors(self.folder):
+            (self.stage / name).parent.mkdir(parents=True, exist_ok=True)
+        with atomic_write(self.stage / name) as file:
             file.write(data)
         self._note([name])
 
@@ -342,20 +327,23 @@ class StoreWriter:
         self, name: str, table: NDArray[np.float32], covered: int, made_from: str
     ) -> VectorsEntry:
         """Write word vectors of the vocabulary, (tokens, width)."""
-        entry = write_vectors(self.root, name, table, covered, made_from)
+        entry = write_vectors(self.stage, name, table, covered, made_from)
         self._note([entry.file])
         return entry
 
     def finish(self, meta: StoreMeta, log: dict[str, Any]) -> StoreMeta:
         """Make the folder a store; ``meta``'s files and fingerprint are filled in here."""
-        self._note(self.backend.write_view(meta, list(self._files)))
+        view = self.backend.write_view(meta, list(self._files))
+        self._kept.difference_update(view)
+        self._note(view)
         meta = msgspec.structs.replace(meta, files=dict(sorted(self._files.items())))
         meta = msgspec.structs.replace(meta, fingerprint=fingerprint(meta))
+        self._hold.check()
         write_json(self.root / LOG_FILE, log)
         if self.root == self.folder:
             drop_unlisted(self.folder, self._files)
             write_meta(self.folder, meta)
-            shutil.rmtree(self.folder / WORK_FOLDER)
+            self._place.remove_folder(WORK_FOLDER)
         else:
             drop_unlisted(self.root, self._made)  # of an earlier try, made from something else
             write_meta(self.root, meta)
@@ -363,12 +351,12 @@ class StoreWriter:
         return meta
 
     def _note(self, names: Iterable[str]) -> None:
-        """Make files durable and remember their size and digest for ``store.json``."""
+        """Make files durable in their places; their size and digest go into ``store.json``. The
+        description of a group stays as it was when it was first made."""
+        groups = {name for name in self._made if name.endswith("/zarr.json")} | self._kept
+        made = {name: self.stage / name for name in names if name not in groups}
         with disk_errors(self.folder):
-            for name in names:
-                path = self.root / name
-                with path.open("rb") as file:
-                    os.fsync(file.fileno())
-                    size_bytes = os.fstat(file.fileno()).st_size
-                self._files[name] = FileEntry(size_bytes, sha256_file(path))
-                self._made.add(name)
+            for name, path in made.items():
+                self._files[name] = FileEntry(path.stat().st_size, sha256_file(path))
+        self._place.put(made)
+        self._made.update(made)

@@ -17,18 +17,15 @@ import zarr
 from numpy.typing import NDArray
 from zarr.codecs import Crc32cCodec
 
-from trar.errors import REMAKE, StoreError
+from trar.errors import REMAKE, DiskError, StoreError
 from trar.features.backend import ImageTable, Sides, Table
 from trar.features.chunk_table import ChunkTable
+from trar.features.place import is_remote, place_of
 from trar.features.schema import ARRAYS, FeatureSpec, FileEntry, StoreMeta
+from trar.features.zarr_columns import map_column, write_column
+from trar.features.zarr_layout import other_layout
 from trar.features.zarr_shard import CHECKSUM_BYTES, read_index, write_chunk, write_shard
 from trar.fileio import disk_errors
-
-_TABLE_CHUNK = 1 << 20  # elements per chunk of a table: a few MiB each, few files
-_INNER_CODECS = (
-    {"name": "bytes", "configuration": {"endian": "little"}},
-    {"name": "crc32c"},
-)
 
 
 class ZarrBackend:
@@ -117,22 +114,9 @@ class ZarrBackend:
         return []  # the hierarchy shows itself
 
     def _write_column(self, group: str, key: str, values: NDArray[Any]) -> list[str]:
-        with disk_errors(self.folder), zarr.config.set({"array.write_empty_chunks": True}):
-            array = zarr.create_array(
-                self.folder / ARRAYS,
-                name=f"{group}/{key}",
-                shape=values.shape,
-                dtype=values.dtype,
-                chunks=(max(1, min(_TABLE_CHUNK, len(values))), *values.shape[1:]),
-                filters=None,
-                compressors=[Crc32cCodec()],
-                fill_value=0,
-                zarr_format=3,
-                overwrite=True,
-            )
-            array[:] = values
-        base, tail = f"{ARRAYS}/{group}/{key}", "/0" * (values.ndim - 1)
-        return [f"{base}/zarr.json", *(f"{base}/c/{i}{tail}" for i in range(array.nchunks))]
+        with disk_errors(self.folder):
+            files = write_column(self.folder / ARRAYS, f"{group}/{key}", values)
+        return [f"{ARRAYS}/{name}" for name in files]
 
     def read_images_table(self, split: str, spec: FeatureSpec) -> ImageTable:
         base = f"images/{split}"
@@ -158,44 +142,50 @@ class ZarrBackend:
 
     def read_table(self, name: str) -> dict[str, NDArray[Any]]:
         with self._damage(name):
-            group = zarr.open_group(self.folder / ARRAYS, path=name, mode="r", zarr_format=3)
-            return {key: self._read_array(f"{name}/{key}") for key in sorted(group.array_keys())}
+            source = self._source(name)
+            group = zarr.open_group(source, path=name, mode="r", zarr_format=3)
+            keys = sorted(group.array_keys())
+            return {key: self._read_array(f"{name}/{key}", source) for key in keys}
 
     def resolve_chunks(self, split: str) -> ChunkTable:
         name = f"images/{split}/features"
         with self._damage(name):
-            array = zarr.open_array(self.folder / ARRAYS, path=name, mode="r", zarr_format=3)
-        self._check_fast_layout(split, array)
-        assert array.shards is not None
+            source = self._source(f"{name}/zarr.json")
+            array = zarr.open_array(source, path=name, mode="r", zarr_format=3)
+        other = other_layout(array)
+        if other is not None or array.shards is None:
+            raise StoreError(
+                f"{self.folder / ARRAYS / name}: not in the layout of docs/format.md "
+                "(sharding_indexed of little-endian bytes + crc32c, index at the end) but "
+                f"{other}: written by another tool? prepare it with trar-data"
+            )
         chunk_rows = array.chunks[0]
         chunks, shard_images = -(-array.shape[0] // chunk_rows), array.shards[0] // chunk_rows
         chunk_bytes = int(np.prod(array.chunks)) * array.dtype.itemsize + CHECKSUM_BYTES
         offset = np.empty(chunks, np.int64)
         tail = "/0" * (array.ndim - 1)
-        for shard, start in enumerate(range(0, chunks, shard_images)):
-            path = self.folder / ARRAYS / f"{name}/c/{shard}{tail}"
-            used = read_index(path, shard_images)[: chunks - start]
+        starts = range(0, chunks, shard_images)
+        paths = [self.folder / ARRAYS / f"{name}/c/{i}{tail}" for i in range(len(starts))]
+        indexes = place_of(self.folder).each(lambda path: read_index(path, shard_images), paths)
+        for path, start, index in zip(paths, starts, indexes, strict=True):
+            used = index[: chunks - start]
             if (used[:, 1] != chunk_bytes).any():
                 row = start + int(np.argmax(used[:, 1] != chunk_bytes))
                 raise StoreError(f"{path}: chunk {row} is absent or of another size; {REMAKE}")
             offset[start : start + len(used)] = used[:, 0]
         return ChunkTable((np.arange(chunks) // shard_images).astype(np.int32), offset)
 
-    def _check_fast_layout(self, split: str, array: zarr.Array[Any]) -> None:
-        """Refuse what plain file reads would misread: another byte order, codec or index place."""
-        codecs: Any = array.metadata.to_dict()["codecs"]
-        inner = codecs[0].get("configuration", {}) if len(codecs) == 1 else {}
-        if tuple(inner.get("codecs", ())) == _INNER_CODECS and inner["index_location"] == "end":
-            return
-        raise StoreError(
-            f"{self.folder / ARRAYS}/images/{split}/features: not in the layout of docs/format.md "
-            "(sharding_indexed of little-endian bytes + crc32c, index at the end) but "
-            f"{[codec['name'] for codec in codecs]}: written by another tool? "
-            "prepare it with trar-data"
-        )
+    def _source(self, name: str) -> Any:
+        """What zarr-python reads everything below ``name`` from."""
+        return place_of(self.folder / ARRAYS).arrays(name)
 
-    def _read_array(self, name: str) -> NDArray[Any]:
-        array = zarr.open_array(self.folder / ARRAYS, path=name, mode="r", zarr_format=3)
+    def _read_array(self, name: str, source: Any = None) -> NDArray[Any]:
+        if not is_remote(self.folder):
+            mapped = map_column(self.folder / ARRAYS / name)
+            if mapped is not None:
+                return mapped
+        source = source or self._source(name)
+        array = zarr.open_array(source, path=name, mode="r", zarr_format=3)
         return np.asarray(array[...])
 
     @contextlib.contextmanager
@@ -203,6 +193,8 @@ class ZarrBackend:
         """Whatever zarr-python makes of damaged bytes becomes one line that names the place."""
         try:
             yield
+        except DiskError:  # the place cannot be read: nothing is known to be damaged
+            raise
         except Exception as error:  # a flipped bit in a zarr.json can end in any exception
             what = " ".join(str(error).split()) or type(error).__name__
             raise StoreError(

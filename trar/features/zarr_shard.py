@@ -2,7 +2,9 @@
 
 The ``sharding_indexed`` codec of the Zarr v3 specification with inner codecs [bytes little,
 crc32c], ``index_location: end`` and index codecs [bytes little, crc32c]. Chunks are written one by
-one as they come, so that memory is bounded by one image and not by one shard.
+one as they come, so that memory is bounded by one image and not by one shard. Each begins at a
+multiple of 64 bytes, after at most 63 unused ones: a processor copies between places that lie alike
+in their cache lines, as batch buffers and chunks then do, up to twice as fast as between others.
 """
 
 from __future__ import annotations
@@ -18,10 +20,12 @@ from crc32c import crc32c
 from numpy.typing import NDArray
 
 from trar.errors import REMAKE, StoreError
+from trar.features.place import place_of
 from trar.features.schema import FileEntry
 from trar.fileio import disk_errors
 
 CHECKSUM_BYTES = 4
+CHUNK_ALIGNMENT = 64  # bytes: a cache line
 _ABSENT = np.uint64(2**64 - 1)  # offset and size of a chunk that a shard does not hold
 
 
@@ -40,6 +44,7 @@ def write_shard(
         hashed = _HashedFile(file)
         for number, row in enumerate(rows):
             chunk = np.ascontiguousarray(row, dtype=little).reshape(-1).view(np.uint8).data
+            hashed.write(bytes(-hashed.bytes % CHUNK_ALIGNMENT))
             index[number] = hashed.bytes, chunk.nbytes + CHECKSUM_BYTES
             hashed.write(chunk)
             hashed.write(checksum(chunk))
@@ -84,11 +89,9 @@ def read_index(path: Path, shard_images: int) -> NDArray[np.uint64]:
         StoreError: the file is too short, or the index does not match its crc32c.
     """
     size = shard_images * 16 + CHECKSUM_BYTES
-    if path.stat().st_size < size:
+    tail = place_of(path.parent).tail(path.name, size)
+    if len(tail) < size:
         raise StoreError(f"{path}: shorter than its own index: cut off; {REMAKE}")
-    with path.open("rb") as file:
-        file.seek(-size, 2)
-        tail = file.read(size)
     if checksum(tail[:-CHECKSUM_BYTES]) != tail[-CHECKSUM_BYTES:]:
         raise StoreError(f"{path}: the shard's index does not match its crc32c: damaged; {REMAKE}")
     return np.frombuffer(tail[:-CHECKSUM_BYTES], "<u8").reshape(shard_images, 2)

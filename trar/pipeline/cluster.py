@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -12,6 +11,7 @@ from typing import Any
 
 import trar
 from trar.errors import ConfigError, TrarError
+from trar.features.place import open_place, place_of
 
 CONNECT_S = 30
 
@@ -46,7 +46,8 @@ def local_workers(processes: int) -> Iterator[Any]:
 def cluster_at(address: str, folder: Path) -> Iterator[Any]:
     """A dask client of the cluster whose scheduler is at ``address`` (``tcp://host:port``).
 
-    Its workers must have this version of trar and see the store's ``folder`` under the same path.
+    Its workers must have this version of trar and see the store's ``folder`` under the same path;
+    where that is on S3 they need the AWS settings as well, which are never sent to them.
 
     Raises:
         ConfigError: no address.
@@ -78,20 +79,21 @@ def cluster_at(address: str, folder: Path) -> Iterator[Any]:
         yield client
 
 
-def _describe(folder: str) -> tuple[str, bool]:
-    """Runs on a worker: its version of trar, and whether it can write where the store is."""
-    return trar.__version__, os.access(folder, os.W_OK)
+def _describe(folder: str) -> tuple[str, str | None]:
+    """Runs on a worker: its version of trar, and why it cannot write where the store is."""
+    try:
+        place_of(open_place(folder)).need_write()
+    except TrarError as error:
+        return trar.__version__, str(error)
+    return trar.__version__, None
 
 
-def _check_workers(found: dict[str, tuple[str, bool]]) -> None:
-    for worker, (version, writes) in found.items():
+def _check_workers(found: dict[str, tuple[str, str | None]]) -> None:
+    for worker, (version, refusal) in found.items():
         if version != trar.__version__:
             raise TrarError(
                 f"worker {worker} has trar {version}, this is {trar.__version__}: install the same "
                 "version on every machine"
             )
-        if not writes:
-            raise TrarError(
-                f"worker {worker} cannot write to the store's folder: --store and --raw must be on "
-                "a disk that every machine has under the same path"
-            )
+        if refusal is not None:
+            raise TrarError(f"worker {worker} cannot write to the store: {refusal}")

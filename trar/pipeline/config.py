@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, PlainValidator
 
+from trar.features.place import open_place
 from trar.features.schema import Container
 
 Dataset = Literal["vqa", "clevr", "easy-vqa", "table"]
+StorePath = Annotated[Path, PlainValidator(open_place), PlainSerializer(str, when_used="json")]
+"""A local folder or ``s3://bucket/prefix``."""
 
 _DEFAULT_SPLIT = {"easy-vqa": "train+val+test", "table": "all"}
 
@@ -21,7 +24,7 @@ class PrepareConfig(BaseModel):
 
     dataset: Dataset = "vqa"
     raw: Path = Path("data")
-    store: Path = Path("features")
+    store: StorePath = Path("features")
     split: str | None = None
     """Question splits, joined by ``+``; None: train+val (easy-vqa and tables: all they have)."""
     features: Path | None = None

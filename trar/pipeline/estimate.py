@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from trar.errors import RawDataError
+from trar.features.place import is_remote
 from trar.fileio import free_bytes
 from trar.pipeline.changes import Changes, find_changes
 from trar.pipeline.config import PrepareConfig
@@ -23,7 +24,8 @@ _QUESTIONS_PER_S = 40_000  # parsing, tokens and targets; measured on one 2020s 
 @dataclass(frozen=True)
 class Estimate:
     """``questions`` and ``images`` per split that would be made; ``reads`` are question files
-    with their bytes; ``seconds`` is extrapolated from a few images read now, None if none."""
+    with their bytes; ``free_bytes`` None: a place without a limit; ``seconds`` is extrapolated from
+    a few images read now, None if none."""
 
     folder: Path
     features: str
@@ -34,7 +36,7 @@ class Estimate:
     finished_shards: int
     shards: int
     write_bytes: int
-    free_bytes: int
+    free_bytes: int | None
     seconds: float | None
     warnings: list[str]
 
@@ -65,7 +67,7 @@ def estimate(config: PrepareConfig) -> Estimate:
         len(finished),
         len(finished) + len(tasks),
         needed_bytes(plan, tasks) if changes.splits else 0,
-        free_bytes(plan.folder),
+        None if is_remote(plan.folder) else free_bytes(plan.folder),
         seconds,
         [note for one in plan.questions.values() for note in one.questions.notes],
     )

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trar.errors import ConfigError, RawDataError, StoreError
+from trar.features.containers import open_backend
 from trar.features.remake import remake_folder
 from trar.features.schema import STORE_FILE, Container, FeatureSpec, StoreMeta, read_meta
 from trar.features.writer import ShardPlace
@@ -151,6 +152,8 @@ def make_plan(config: PrepareConfig, progress: Progress = lambda *_: None) -> Pl
         ConfigError: a split or an option that does not fit the data.
         StoreError: the store that is there does not fit what is asked.
     """
+    if config.format is not None:
+        open_backend(config.store, config.format)  # refuses HDF5 where there are no files
     source = open_source(config)
     splits = parse_splits(config.wanted_split, source.splits, source.present())
     for split in splits:

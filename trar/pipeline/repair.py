@@ -1,15 +1,15 @@
 """Re-makes the damaged files of a finished store from the raw files, and no others.
 
-Everything is made as ``prepare`` makes it, but aside, below ``.prepare/repair``. A file made anew
-takes the place of the damaged one only if it has the digest that ``store.json`` states, by one
-rename: each file is the old one or the right one, whenever a repair is stopped. Raw files that
-have changed since cannot give that digest; then the old file stays and the raw file is named.
+Everything is made as ``prepare`` makes it, but aside, below ``.prepare/repair`` (of a store on S3:
+in a temporary folder). A file made anew takes the place of the damaged one only if it has the
+digest that ``store.json`` states, by one rename or one PUT: each file is the old one or the right
+one, whenever a repair is stopped. Raw files that have changed since cannot give that digest; then
+the old file stays and the raw file is named.
 """
 
 from __future__ import annotations
 
 import contextlib
-import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -19,6 +19,7 @@ from pydantic import ValidationError
 
 from trar.errors import RawDataError, StoreError
 from trar.features.answers import AnswerDictionary
+from trar.features.place import place_of
 from trar.features.reader import SCHEME, TOKENIZER
 from trar.features.schema import STORE_FILE, WORK_FOLDER, StoreMeta, read_meta
 from trar.features.text import Vocabulary
@@ -93,12 +94,12 @@ def repair(
         meta = _read_meta(folder)  # nobody else writes from here on
         try:
             damaged = find_damage(folder, progress, held=True)
-            state = Replacement(folder, work / _FOLDER, meta, damaged)
-            if damaged:
-                size_bytes = sum(meta.files[name].bytes for name in damaged)
-                need_space(folder, size_bytes + (1 << 20), "this repair")
-                _Repair(state, config, progress).run()
-            shutil.rmtree(work / _FOLDER, ignore_errors=True)
+            with place_of(folder).aside(_FOLDER) as aside:
+                state = Replacement(folder, aside, meta, damaged)
+                if damaged:
+                    size_bytes = sum(meta.files[name].bytes for name in damaged)
+                    need_space(aside, size_bytes + (1 << 20), "this repair")
+                    _Repair(state, config, progress).run()
         finally:
             with contextlib.suppress(OSError):  # a stopped prepare's receipts are not ours
                 work.rmdir()

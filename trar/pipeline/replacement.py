@@ -1,19 +1,19 @@
 """Damaged files of a store, and the files made anew that take their places.
 
 A file made aside is taken over only if it has the digest that ``store.json`` states, and then by
-one rename: whenever this is stopped, each file is the damaged one or the right one.
+one rename or one PUT: whenever this is stopped, each file is the damaged one or the right one.
 """
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Callable, Iterable
 from pathlib import Path, PurePosixPath
 
 from trar.errors import DiskError, TrarError
+from trar.features.place import place_of
 from trar.features.schema import StoreMeta
-from trar.fileio import disk_errors, sha256_file, sync_folder
+from trar.fileio import disk_errors, sha256_file
 
 
 class Replacement:
@@ -85,15 +85,11 @@ class Replacement:
         )
 
     def _put(self, name: str, keep: bool) -> None:
-        made, target = self.aside / name, self.folder / name
-        with disk_errors(target):
+        made = self.aside / name
+        with disk_errors(self.folder):
             if keep:
                 made = Path(shutil.copyfile(made, self.aside / "taken.partial"))
-            with made.open("rb") as file:
-                os.fsync(file.fileno())
-            target.parent.mkdir(parents=True, exist_ok=True)
-            made.replace(target)
-            sync_folder(target.parent)
+        place_of(self.folder).put({name: made})
 
 
 def is_of(name: str, split: str) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime
-import shutil
+import os
 import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,6 +13,7 @@ import msgspec
 import numpy as np
 
 import trar
+from trar.features.place import place_of
 from trar.features.questions import NameTable, Texts
 from trar.features.reader import SCHEME, TOKENIZER
 from trar.features.remake import is_ready, move_in, owned, remake_folder
@@ -26,7 +27,6 @@ from trar.features.schema import (
 )
 from trar.features.vectors import VectorsEntry
 from trar.features.writer import Receipt, ShardPlace, StoreWriter, finished_shard
-from trar.fileio import need_files, need_space
 from trar.pipeline.changes import Changes, find_changes
 from trar.pipeline.config import PrepareConfig
 from trar.pipeline.engine import Progress, ShardTask, write_shards
@@ -87,8 +87,9 @@ def prepare(config: PrepareConfig, progress: Progress = lambda *_: None) -> Prep
         _tidy(plan, old)
         return PrepareResult(plan.folder, old, [], plan.splits)
     finished, tasks = shard_work(plan, changes)
-    need_space(plan.folder, needed_bytes(plan, tasks), "this store")
-    need_files(plan.folder, _needed_files(plan, tasks), "this store")
+    place_of(plan.folder).need_room(
+        needed_bytes(plan, tasks), _needed_files(plan, tasks), _in_flight_bytes(plan, tasks)
+    )
     with StoreWriter(plan.folder, plan.container, remake=plan.remake) as writer:
         _write_dictionaries(writer, plan, changes, words)
         for name in changes.images:
@@ -124,17 +125,21 @@ def _complete_remake(folder: Path) -> None:
 def _tidy(plan: Plan, done: StoreMeta) -> None:
     """Drop what a stopped prepare left that no later one can use: parts made anew from raw files
     that are again those of the store, and receipts of shards that are in it."""
-    work = plan.folder / WORK_FOLDER
-    if not work.exists():
+    if not (plan.folder / WORK_FOLDER).exists():
         return
     with StoreWriter(plan.folder, plan.container):
-        if remake_folder(plan.folder).exists():
-            shutil.rmtree(remake_folder(plan.folder))
-        for split in done.image_splits:
-            for receipt in work.glob(f"{split}-[0-9][0-9][0-9][0-9][0-9].json"):
-                receipt.unlink()
-        if not any(work.iterdir()):
-            work.rmdir()
+        work = place_of(plan.folder / WORK_FOLDER)
+        work.remove_folder(remake_folder(plan.folder).name)
+        receipts = [name for name in work.sizes() if _is_receipt(name, done)]
+        work.remove(receipts)
+        if not work.sizes():
+            place_of(plan.folder).remove_folder(WORK_FOLDER)
+
+
+def _is_receipt(name: str, done: StoreMeta) -> bool:
+    """Whether a file of the work folder is the receipt of a shard of these image splits."""
+    split, _, number = name.removesuffix(".json").rpartition("-")
+    return split in done.image_splits and number.isdecimal() and name.endswith(".json")
 
 
 def _absolute(config: PrepareConfig) -> PrepareConfig:
@@ -156,16 +161,26 @@ def _cut_vectors(plan: Plan, words: Words) -> CutVectors | None:
 
 def shard_work(plan: Plan, changes: Changes) -> tuple[dict[ShardPlace, Receipt], list[ShardTask]]:
     """What an earlier, stopped run finished, and what is left to do."""
+    wanted = [
+        (plan.images[name], part, plan.place(name, part), sources)
+        for name in changes.images
+        for part, sources in zip(
+            plan.images[name].parts(plan.spec), changes.sources[name], strict=True
+        )
+    ]
+
+    def look(one: tuple[ImagePlan, ImagePart, ShardPlace, str]) -> Receipt | None:
+        images, part, place, sources = one
+        kept = changes.kept.get(images.split, {}).get(part.shard)
+        return kept or finished_shard(place, sources)
+
     finished, tasks = {}, []
-    for name in changes.images:
-        parts = plan.images[name].parts(plan.spec)
-        for part, sources in zip(parts, changes.sources[name], strict=True):
-            place = plan.place(name, part)
-            receipt = changes.kept.get(name, {}).get(part.shard) or finished_shard(place, sources)
-            if receipt is None or (receipt.skipped and plan.config.on_bad_image == "error"):
-                tasks.append(_task(plan, plan.images[name], part, place, sources))
-            else:
-                finished[place] = receipt
+    receipts = place_of(plan.folder).each(look, wanted)
+    for (images, part, place, sources), receipt in zip(wanted, receipts, strict=True):
+        if receipt is None or (receipt.skipped and plan.config.on_bad_image == "error"):
+            tasks.append(_task(plan, images, part, place, sources))
+        else:
+            finished[place] = receipt
     return finished, tasks
 
 
@@ -188,6 +203,16 @@ def needed_bytes(plan: Plan, tasks: list[ShardTask]) -> int:
     per_chunk = plan.spec.chunk_bytes + 100 + 16 * plan.spec.chunk_rows * plan.spec.boxes
     per_chunk += 4200 if plan.container == "hdf5" else 0  # chunks begin at multiples of 4096
     return chunks * per_chunk + questions * _TABLE_BYTES_PER_QUESTION + (1 << 20)
+
+
+def _in_flight_bytes(plan: Plan, tasks: list[ShardTask]) -> int:
+    """An upper bound of what lies in this machine's temporary folder at a time, where the store is
+    on another: one shard a process, and one table."""
+    config, cores = plan.config, os.cpu_count() or 1
+    processes = min(len(tasks), cores if config.workers is None else max(1, config.workers))
+    shard = max((task.place.size_bytes for task in tasks), default=0)
+    questions = max((len(one.questions) for one in plan.questions.values()), default=0)
+    return (0 if config.scheduler else processes * shard) + questions * _TABLE_BYTES_PER_QUESTION
 
 
 def _needed_files(plan: Plan, tasks: list[ShardTask]) -> int:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import BinaryIO
 
@@ -26,6 +27,7 @@ from trar.fileio import disk_errors
 
 CHECKSUM_BYTES = 4
 CHUNK_ALIGNMENT = 64  # bytes: a cache line
+_LARGE = 1 << 16  # bytes from which a thread is worth its while
 _ABSENT = np.uint64(2**64 - 1)  # offset and size of a chunk that a shard does not hold
 
 
@@ -40,8 +42,7 @@ def write_shard(
     """Write up to ``shard_images`` chunks, durably; the index marks the rest as absent."""
     index = np.full((shard_images, 2), _ABSENT, dtype="<u8")
     little = np.dtype(dtype).newbyteorder("<")
-    with disk_errors(target), target.open("wb") as file:
-        hashed = _HashedFile(file)
+    with disk_errors(target), target.open("wb") as file, _HashedFile(file) as hashed:
         for number, row in enumerate(rows):
             chunk = np.ascontiguousarray(row, dtype=little).reshape(-1).view(np.uint8).data
             hashed.write(bytes(-hashed.bytes % CHUNK_ALIGNMENT))
@@ -56,24 +57,39 @@ def write_shard(
 def write_chunk(target: Path, values: NDArray[np.generic]) -> FileEntry:
     """Write one chunk with its crc32c as a file of its own, durably."""
     data = np.ascontiguousarray(values).reshape(-1).view(np.uint8).data
-    with disk_errors(target), target.open("wb") as file:
-        hashed = _HashedFile(file)
+    with disk_errors(target), target.open("wb") as file, _HashedFile(file) as hashed:
         hashed.write(data)
         hashed.write(checksum(data))
         return hashed.finish()
 
 
 class _HashedFile:
-    """Counts and digests what is written, so that a shard need not be read again."""
+    """Counts and digests what is written, so that a shard need not be read again.
+
+    Large pieces are digested by a thread while they are written: hashlib lets go of the GIL, and
+    the sha256 of a chunk takes about as long as its way to the disk's cache.
+    """
 
     def __init__(self, file: BinaryIO) -> None:
         self.file = file
         self.bytes = 0
         self.digest = hashlib.sha256()
+        self._thread = ThreadPoolExecutor(1, "trar-digest")
+
+    def __enter__(self) -> _HashedFile:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._thread.shutdown()
 
     def write(self, data: bytes | memoryview) -> None:
-        self.file.write(data)
-        self.digest.update(data)
+        if len(data) < _LARGE:
+            self.digest.update(data)
+            self.file.write(data)
+        else:
+            digested = self._thread.submit(self.digest.update, data)
+            self.file.write(data)
+            digested.result()  # ``data`` is the caller's again
         self.bytes += len(data)
 
     def finish(self) -> FileEntry:

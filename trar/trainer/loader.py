@@ -1,226 +1,220 @@
-"""Streams batches from a feature store: one thread reads ahead into a small ring of buffers.
+"""Streams batches from a feature store to the training loop, on one device, for one rank.
 
-The order is given, not chosen here, so what the model sees does not depend on how far ahead the
-thread is. The thread does no arithmetic in torch: a thread has its own pool of torch threads.
+Threads fill a ring of reused buffers ahead of the loop. What the model sees depends on the order
+alone: not on threads, on how far they are ahead, or, batch by batch over all ranks, on the number
+of ranks. The threads do no arithmetic in torch: a thread has its own pool of torch threads.
 """
 
 from __future__ import annotations
 
-import threading
-import time
-from collections.abc import Iterable, Sequence
-from queue import SimpleQueue
-from types import TracebackType
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from trar.features.questions import Ragged, SparseTargets
-from trar.features.reader import FeatureStore
+from trar.errors import CheckpointError
+from trar.features.buffers import aligned_empty
 from trar.trainer.batch import Batch
+from trar.trainer.block_order import Window
+from trar.trainer.memory_bound import MemoryBound, memory_bound
+from trar.trainer.orders import Position
+from trar.trainer.question_batches import Questions
+from trar.trainer.ring import Ring
+from trar.trainer.sampler import Rows, rank_part
+from trar.trainer.window_images import WindowImages, WindowMemory
 
-Rows = NDArray[np.int64]
+__all__ = ["BatchStream", "Batches", "InOrder", "Loader", "Questions"]
 
 
-class Questions:
-    """Several question splits as one numbered list, with what is needed to cut batches from it.
+class Batches(Protocol):
+    """The global batches of every epoch; ``orders.Order``, or ``InOrder``."""
 
-    A question's row counts through ``splits`` in the order given. ``targets=False`` leaves the
-    scored answers out, as test splits have none.
+    seed: int
+    steps: int
+    batch_size: int
+    questions: int  # of an epoch
 
-    Raises:
-        StoreError: a split that the store does not have, or one without answers.
+    def rows(self, epoch: int, step: int) -> Rows: ...
+    def windows(self, epoch: int) -> Sequence[Window]: ...
+
+
+class InOrder:
+    """Every question once, first to last, as for scoring."""
+
+    seed = 0
+
+    def __init__(self, questions: int, batch_size: int) -> None:
+        self.questions, self.batch_size = questions, batch_size
+        self.steps = -(-questions // batch_size)
+
+    def rows(self, epoch: int, step: int) -> Rows:
+        start = step * self.batch_size
+        return np.arange(start, min(start + self.batch_size, self.questions))
+
+    def windows(self, epoch: int) -> Sequence[Window]:
+        return ()
+
+
+@dataclass(eq=False)
+class _Slot:
+    """Memory for the features of a batch; ``copied`` is reached when it may be filled again."""
+
+    memory: NDArray[np.uint8]
+    copied: torch.cuda.Event | None = None
+
+
+class Loader:
+    """Feeds rank ``rank`` of ``ranks`` with its share of every global batch of ``order``.
+
+    ``threads`` (0: the caller reads, when it asks) fill up to ``prefetch`` batches ahead, in
+    page-locked memory where ``device`` is a GPU. Where it stands is three integers, ``position``,
+    which counts a step when its batch is handed out; ``load_state_dict`` goes on there at once,
+    whatever the threads or ranks were before.
+
+        while loader.position.epoch < epochs:
+            with loader.stream() as stream:     # the rest of this epoch
+                for batch in stream: …
     """
 
     def __init__(
-        self, store: FeatureStore, splits: Sequence[str], *, max_tokens: int, targets: bool
+        self,
+        questions: Questions,
+        order: Batches,
+        *,
+        threads: int = 1,
+        prefetch: int = 4,
+        rank: int = 0,
+        ranks: int = 1,
+        device: torch.device | str = "cpu",
     ) -> None:
-        self._store = store
-        self._max_tokens = max_tokens
-        tables = [store.questions(split) for split in splits]
-        self.ids = np.concatenate([table.ids for table in tables])
-        self._image_row = np.concatenate([table.image_row for table in tables])
-        self._image_splits: list[str] = []
-        numbers = []
-        for split, table in zip(splits, tables, strict=True):
-            names = store.meta.question_splits[split].image_splits
-            self._image_splits += [name for name in names if name not in self._image_splits]
-            place = np.array([self._image_splits.index(name) for name in names], np.int64)
-            numbers.append(place[table.image_split])
-        self._image_split = np.concatenate(numbers)
-        self._cells = [store.cells(name) for name in self._image_splits]
-        self._tokens = _join_tokens([store.tokens(split) for split in splits])
-        self._targets = _join_targets([store.targets(split) for split in splits if targets])
-        self._distinct: NDArray[Any] | None = None
-
-    def __len__(self) -> int:
-        return len(self.ids)
+        self.questions, self.order = questions, order
+        self.rank, self.ranks = rank, ranks
+        self.device = torch.device(device)
+        self.position = Position(order.seed)
+        self.buffers = 1 + (prefetch if threads else 0)
+        self.threads = min(threads, self.buffers)
+        self._slots: list[_Slot] = []
+        self._windows = WindowMemory()
 
     @property
-    def scored_answers(self) -> int:
-        """How many (question, answer) pairs have a score."""
-        return len(self._targets.label) if self._targets is not None else 0
+    def steps(self) -> int:
+        """Steps of an epoch, the same on every rank."""
+        return self.order.steps
 
-    def buffer(self, questions: int) -> NDArray[Any]:
-        """Room for the features of a batch, (questions, n, f) in the store's dtype."""
-        spec = self._store.meta.feature
-        return np.empty((questions, spec.rows, spec.width), spec.dtype)
+    def state_dict(self) -> dict[str, int]:
+        """The position, for a checkpoint."""
+        return self.position.state_dict()
 
-    def batch(self, rows: Rows, out: NDArray[Any]) -> Batch:
-        """The questions ``rows`` (b,) with their features in ``out`` (>= b, n, f).
-
-        One call at a time: a buffer for repeated images is shared between calls.
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on where another loader was.
 
         Raises:
-            StoreError: an image that does not match its checksum.
+            CheckpointError: no position, or none of this order.
         """
-        cells = np.empty((len(rows), out.shape[1]), np.bool_)
-        for number, known in enumerate(self._cells):
-            here = self._image_split[rows] == number
-            cells[here] = known[self._image_row[rows[here]]]
-        target_row, label, score = self._cut_targets(rows)
-        return Batch(
-            torch.from_numpy(self._read_features(rows, out)),
-            torch.from_numpy(cells),
-            torch.from_numpy(self._cut_tokens(rows)),
-            torch.from_numpy(target_row),
-            torch.from_numpy(label),
-            torch.from_numpy(score),
-            torch.from_numpy(self.ids[rows]),
+        self.position = position_in(self.order, state)
+
+    def rows(self, epoch: int, step: int) -> Rows:
+        """This rank's questions of a step."""
+        return rank_part(self.order.rows(epoch, step), self.rank, self.ranks)
+
+    def stream(self, epoch: int | None = None, step: int = 0) -> BatchStream:
+        """The batches from the position, or from ``step`` of ``epoch``, to the end of that epoch.
+
+        One stream at a time: they fill the same buffers.
+        """
+        if epoch is not None:
+            self.position = Position(self.position.seed, epoch, step)
+        if not self._slots:
+            size = self.questions.room(-(-self.order.batch_size // self.ranks))
+            self._slots = [_Slot(_memory(size, self.device)) for _ in range(self.buffers)]
+        return BatchStream(self, self._slots, self._windows)
+
+    def memory_bound(self) -> MemoryBound:
+        """What this loader holds at most; the same figures as before it was made."""
+        largest = max(
+            (len(one.images) for one in self.order.windows(self.position.epoch)), default=0
+        )
+        return memory_bound(
+            self.questions.store.meta,
+            questions=len(self.questions),
+            batch_size=-(-self.order.batch_size // self.ranks),
+            buffers=self.buffers,
+            threads=self.threads,
+            window_bytes=self.questions.room(largest),
         )
 
-    def _read_features(self, rows: Rows, out: NDArray[Any]) -> NDArray[Any]:
-        """Each image is read once, however many questions of the batch are about it."""
-        image = self._image_split[rows] << 32 | self._image_row[rows]
-        distinct, place = np.unique(image, return_inverse=True)
-        first, last = int(distinct[0] >> 32), int(distinct[-1] >> 32)
-        if len(distinct) == len(rows) and first == last:
-            name = self._image_splits[first]
-            return self._store.read(name, self._image_row[rows], out).features
-        if self._distinct is None or len(self._distinct) < len(distinct):
-            self._distinct = self.buffer(len(out))
-        done = 0
-        for number, name in enumerate(self._image_splits):
-            wanted = distinct[distinct >> 32 == number] & 0xFFFFFFFF
-            self._store.read(name, wanted, self._distinct[done:])
-            done += len(wanted)
-        # the places are valid, and mode="raise" would copy through another buffer
-        return np.take(self._distinct, place, axis=0, out=out[: len(rows)], mode="clip")
 
-    def _cut_tokens(self, rows: Rows) -> NDArray[np.int64]:
-        """Token ids padded with 0, (b, t); t is at least 1, at most ``max_tokens``."""
-        start = self._tokens.offsets[rows]
-        length = np.minimum(self._tokens.offsets[rows + 1] - start, self._max_tokens)
-        column = np.arange(max(1, int(length.max())))
-        inside = column < length[:, None]
-        tokens = np.zeros(inside.shape, np.int64)
-        tokens[inside] = self._tokens.ids[(start[:, None] + column)[inside]]
-        return tokens
+class BatchStream(Ring[_Slot, Batch]):
+    """Iterates over batches, on the loader's device, features in the store's dtype.
 
-    def _cut_targets(self, rows: Rows) -> tuple[Rows, Rows, NDArray[np.float32]]:
-        if self._targets is None:
-            return np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32)
-        start = self._targets.offsets[rows]
-        count = self._targets.offsets[rows + 1] - start
-        row = np.repeat(np.arange(len(rows)), count)
-        within = np.arange(len(row)) - np.repeat(np.cumsum(count) - count, count)
-        place = np.repeat(start, count) + within
-        return row, self._targets.label[place].astype(np.int64), self._targets.score[place]
-
-
-class BatchStream:
-    """Iterates over the batches of ``order``, read ahead by at most ``prefetch``.
-
-    A context manager: leaving it, for whatever reason, stops the thread. An error of the thread
-    is raised here, as it is, in place of the batch that it concerns. ``waited_s`` is how long the
-    caller has waited for batches so far. A batch is valid until the next one is asked for.
+    A context manager: leaving it, for whatever reason, ends the threads. An error of a thread is
+    raised by the next call, as it is. A batch is valid until the next one is asked for: its buffer
+    is filled again then. ``waited_s`` is how long the caller has waited for batches so far.
     """
 
-    def __init__(self, questions: Questions, order: Iterable[Rows], *, prefetch: int) -> None:
-        self.waited_s = 0.0
-        self._questions = questions
-        self._order = order
-        self._prefetch = prefetch
-        self._free: SimpleQueue[NDArray[Any] | None] = SimpleQueue()
-        self._ready: SimpleQueue[tuple[Batch, NDArray[Any]] | BaseException] = SimpleQueue()
-        self._held: NDArray[Any] | None = None
-        self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._read_ahead, name="trar-loader", daemon=True)
-
-    def __enter__(self) -> BatchStream:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._stopped.set()
-        self._free.put(None)
-        self._thread.join()
-
-    def __iter__(self) -> BatchStream:
-        return self
+    def __init__(self, loader: Loader, slots: Sequence[_Slot], memory: WindowMemory) -> None:
+        self._loader, self._epoch = loader, loader.position.epoch
+        order, steps = loader.order, range(loader.position.step, loader.steps)
+        windows = order.windows(self._epoch)
+        self._windows: WindowImages | None = None
+        if windows:
+            self._windows = WindowImages(
+                loader.questions,
+                windows,
+                rows=lambda step: loader.rows(self._epoch, step),
+                steps=steps,
+                batch_size=order.batch_size,
+                memory=memory,
+            )
+        super().__init__(self._cut, steps, slots, loader.threads)
 
     def __next__(self) -> Batch:
-        if self._stopped.is_set():
-            raise StopIteration
-        if self._held is not None:
-            self._free.put(self._held)
-            self._held = None
-        started = time.perf_counter()
-        item = self._ready.get()
-        self.waited_s += time.perf_counter() - started
-        if isinstance(item, BaseException):
-            self._stopped.set()
-            raise item
-        batch, self._held = item
+        batch, loader = super().__next__(), self._loader
+        if loader.device.type == "cuda":
+            assert self._held is not None
+            batch = batch.copied_to(loader.device)
+            self._held.copied = torch.cuda.current_stream(loader.device).record_event()
+        loader.position = position_after(loader.position, 1, loader.steps)
         return batch
 
-    def _read_ahead(self) -> None:
-        made = 0
-        try:
-            for rows in self._order:
-                # prefetch buffers wait or are being filled, one more is in the caller's hands
-                if made <= self._prefetch:
-                    buffer = self._questions.buffer(len(rows))
-                    made += 1
-                else:
-                    taken = self._free.get()
-                    if taken is None:
-                        return
-                    buffer = taken
-                if self._stopped.is_set():
-                    return
-                if len(buffer) < len(rows):
-                    buffer = self._questions.buffer(len(rows))
-                self._ready.put((self._questions.batch(rows, buffer), buffer))
-            self._ready.put(StopIteration())
-        except BaseException as error:  # handed over: the caller's thread raises it
-            self._ready.put(error)
+    def _cut(self, step: int, slot: _Slot) -> Batch:
+        if slot.copied is not None:
+            slot.copied.synchronize()
+        rows, questions = self._loader.rows(self._epoch, step), self._loader.questions
+        if self._windows is None:
+            return questions.batch(rows, slot.memory)
+        with self._windows.of(step) as images:
+            return questions.batch(rows, slot.memory, images)
 
 
-def _join_tokens(parts: Sequence[Ragged]) -> Ragged:
-    return Ragged(
-        np.concatenate([part.ids for part in parts]),
-        _join_offsets([part.offsets for part in parts]),
-    )
+def position_in(order: Batches, state: Mapping[str, Any]) -> Position:
+    """What a ``state_dict`` says, checked against the order that goes on from there.
+
+    Raises:
+        CheckpointError: no position, one in the order of another seed, or beyond an epoch's end.
+    """
+    position = Position.from_state(state)
+    if position.seed != order.seed or position.step >= order.steps:
+        raise CheckpointError(
+            f"the position is step {position.step} in the order of seed {position.seed}, this "
+            f"order has seed {order.seed} and {order.steps} steps an epoch: it would repeat and "
+            "skip questions; go on with the questions and the seed that the run began with"
+        )
+    return position
 
 
-def _join_targets(parts: Sequence[SparseTargets]) -> SparseTargets | None:
-    if not parts:
-        return None
-    return SparseTargets(
-        _join_offsets([part.offsets for part in parts]),
-        np.concatenate([part.label for part in parts]),
-        np.concatenate([part.score for part in parts]),
-    )
+def position_after(position: Position, batches: int, steps: int) -> Position:
+    """So many batches on, in epochs of ``steps``."""
+    epochs, step = divmod(position.step + batches, steps)
+    return Position(position.seed, position.epoch + epochs, step)
 
 
-def _join_offsets(parts: Sequence[NDArray[np.int64]]) -> NDArray[np.int64]:
-    lengths = np.concatenate([np.diff(part) for part in parts])
-    return np.concatenate([[0], np.cumsum(lengths)])
+def _memory(size: int, device: torch.device) -> NDArray[np.uint8]:
+    """``size`` bytes; page-locked where a GPU is to copy from them."""
+    if device.type != "cuda":
+        return aligned_empty((size,), np.uint8)  # in huge pages, which torch does not ask for
+    pinned: NDArray[np.uint8] = torch.empty(size, dtype=torch.uint8, pin_memory=True).numpy()
+    return pinned

@@ -1,0 +1,1 @@
+"""What ``benchmarks/loader.py`` compares, and how: a file a subject."""

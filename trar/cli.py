@@ -6,6 +6,7 @@ imported inside the commands, so that --help answers at once.
 
 from __future__ import annotations
 
+import os
 import sys
 import traceback
 from typing import Any
@@ -13,12 +14,19 @@ from typing import Any
 import click
 
 import trar
+from trar.commands.bench import bench
 from trar.commands.convert import convert
+from trar.commands.ensemble import ensemble
+from trar.commands.evaluate import evaluate, predict
 from trar.commands.fetch import fetch
+from trar.commands.import_checkpoint import import_command
 from trar.commands.prepare import prepare
 from trar.commands.repair import repair
+from trar.commands.reproduce import reproduce
 from trar.commands.show import info, show
-from trar.commands.train import evaluate, predict, train
+from trar.commands.show_schedule import show as show_recipe
+from trar.commands.submit import submit
+from trar.commands.train import train
 from trar.commands.verify import verify
 from trar.errors import TrarError
 
@@ -33,7 +41,7 @@ class TrarGroup(click.Group):
             error.show()
             sys.exit(error.exit_code)
         except TrarError as error:
-            click.echo(f"Error: {error}", err=True)
+            click.echo(f"{_rank()}Error: {error}", err=True)
             sys.exit(1)
         except (click.Abort, KeyboardInterrupt):
             click.echo("Stopped.", err=True)
@@ -52,6 +60,11 @@ class TrarGroup(click.Group):
         sys.exit(code if isinstance(code, int) else 0)
 
 
+def _rank() -> str:
+    """Which of several processes is speaking, where torchrun started them."""
+    return f"rank {os.environ['RANK']}: " if int(os.environ.get("WORLD_SIZE", "1")) > 1 else ""
+
+
 @click.group(cls=TrarGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(trar.__version__, prog_name="trar-data")
 def data() -> None:
@@ -66,5 +79,15 @@ def main() -> None:
 
 for command in (fetch, prepare, verify, repair, convert, info, show):
     data.add_command(command)
-for command in (train, evaluate, predict):
+for command in (
+    train,
+    evaluate,
+    predict,
+    ensemble,
+    submit,
+    import_command,
+    reproduce,
+    bench,
+    show_recipe,
+):
     main.add_command(command)

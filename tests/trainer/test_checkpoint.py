@@ -13,8 +13,9 @@ from training import small_config
 
 from trar.errors import CheckpointError, StoreError
 from trar.features.reader import FeatureStore
-from trar.trainer.checkpoint import feature_sizes, load_checkpoint
+from trar.trainer.checkpoint import load_checkpoint
 from trar.trainer.loop import train
+from trar.trainer.model_sizes import check_readable
 
 
 @pytest.fixture(scope="module")
@@ -145,7 +146,9 @@ def test_a_store_of_other_answers_is_refused(trained: Path, tmp_path: Path) -> N
         load_checkpoint(trained).check_store(store)
 
 
-@pytest.mark.parametrize(("change", "found"), [({"width": 9}, "4x4 of 9"), ({"grid": 3}, "3x3")])
+@pytest.mark.parametrize(
+    ("change", "found"), [({"width": 9}, "4x4 cells of 9"), ({"grid": 3}, "3x3")]
+)
 def test_a_store_of_other_features_is_refused(
     trained: Path, tmp_path: Path, change: dict[str, int], found: str
 ) -> None:
@@ -171,5 +174,5 @@ def test_a_grid_that_is_no_square_is_refused(shared_store: FeatureStore) -> None
         path = shared_store.path
         meta = type("Meta", (), {"feature": type("Spec", (), {"width": 8, "grid": (2, 3)})})
 
-    with pytest.raises(StoreError, match="a grid of 2x3 cells; TRAR needs a square one"):
-        feature_sizes(Oblong())  # type: ignore[arg-type]
+    with pytest.raises(StoreError, match="a grid of 2x3 cells; trar needs a square one"):
+        check_readable("trar", Oblong())  # type: ignore[arg-type]

@@ -24,7 +24,7 @@ from trar.errors import CheckpointError, ConfigError, DiskError, StoreError, Tra
 from trar.features.reader import FeatureStore
 from trar.trainer.checkpoint import load_checkpoint
 from trar.trainer.config import TrainConfig
-from trar.trainer.evaluator import blind_baseline
+from trar.trainer.scoring import blind_baseline
 from trar.trainer.loop import train
 from trar.trainer.progress import Progress
 from trar.trainer.run_folder import checkpoints_in, read_log
@@ -128,7 +128,7 @@ def test_accumulation_is_equal_to_the_large_batch(
 ) -> None:
     sets = ("model.dropout=0.0", f"loss={loss}", "schedule.epochs=1")
     whole = train(small_config(shared_store.path, tmp_path, *sets))
-    parts = train(small_config(shared_store.path, tmp_path, *sets, "data.accumulation=3"))
+    parts = train(small_config(shared_store.path, tmp_path, *sets, "data.accumulation=4"))
     assert parts.history[0]["loss"] == pytest.approx(whole.history[0]["loss"], rel=1e-4)
 
 
@@ -140,7 +140,7 @@ def test_a_stopped_run_goes_on_to_the_same_bits(
     config = small_config(shared_store.path, tmp_path / "b", run="mine")
     with pytest.raises(KeyboardInterrupt) as caught:
         train(config, Stop(*at, KeyboardInterrupt))
-    assert f"{at[0] - 1} of 3 epochs are finished" in caught.value.__notes__[0]
+    assert f"newest checkpoint is checkpoint-{at[0] - 1:03}" in caught.value.__notes__[0]
     assert "--run mine --resume auto" in caught.value.__notes__[0]
     torch.manual_seed(99)  # whatever random state the new process has
     notes: list[Progress] = []
@@ -154,7 +154,7 @@ def test_a_stopped_run_goes_on_to_the_same_bits(
 PROGRAM = """
 import sys
 from training import small_config
-from trar.trainer.evaluator import blind_baseline
+from trar.trainer.scoring import blind_baseline
 from trar.trainer.loop import train
 import torch
 torch.set_num_threads(1)
@@ -202,7 +202,7 @@ def test_a_run_stopped_in_its_first_epoch_starts_again_in_its_folder(
     config = small_config(shared_store.path, tmp_path, "schedule.epochs=1")
     with pytest.raises(KeyboardInterrupt) as caught:
         train(config, Stop(1, 5, KeyboardInterrupt))
-    assert "stopped before the first epoch was finished" in caught.value.__notes__[0]
+    assert "stopped before the first checkpoint" in caught.value.__notes__[0]
     told: list[Progress] = []
     result = train(config, told.append, resume="auto")
     assert "no checkpoint yet, starting from the beginning" in (told[0].note or "")

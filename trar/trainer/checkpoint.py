@@ -1,14 +1,15 @@
 """A checkpoint: one safetensors file that holds all it takes to evaluate, or to train on.
 
-Tensors: ``model.<name>`` (weights and saved buffers) and ``optimiser.<moment>.<parameter>``. The
-rest is JSON in the file's metadata: the config, where the run stood, the vocabulary and the
+Tensors: ``model.<name>`` (weights and saved buffers), ``optimiser.<moment>.<parameter>``, where
+the weights are averaged ``average.<name>``, and within an epoch ``losses``, those of its steps so
+far. Random numbers need no state: they are functions of (seed, step). The rest is JSON in the file's metadata: the config, where the run stood, the vocabulary and the
 answers in full, and a crc32c per tensor, since safetensors itself notices no flipped bit.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,24 +19,30 @@ from torch import Tensor, nn
 
 from trar.errors import CheckpointError, StoreError, TrarError
 from trar.features.answers import AnswerDictionary
-from trar.features.reader import SCHEME, TOKENIZER, FeatureStore
+from trar.features.reader import FeatureStore
 from trar.features.schema import StoreMeta
 from trar.features.text import Vocabulary
-from trar.trainer.config import ModelSettings, TrainConfig, config_from
-from trar.trainer.models import TrarConfig, build_model
-from trar.trainer.run_folder import checkpoints_in
+from trar.features.word_pieces import vocabulary_from_json
+from trar.trainer.config import TrainConfig, config_from, split_names
+from trar.trainer.model_sizes import FeatureSizes, check_readable, feature_sizes, model_config
+from trar.trainer.models import build_model
+from trar.trainer.optim import counters, moments, restore
+from trar.trainer.run_folder import newest_checkpoint
 from trar.trainer.tensor_file import read_metadata, read_tensors, write_tensors
 
 FORMAT_VERSION = 1
-_MODEL, _OPTIMISER = "model.", "optimiser."
+_MODEL, _OPTIMISER, _AVERAGE, _LOSSES = "model.", "optimiser.", "average.", "losses"
 
 
 @dataclass(frozen=True)
 class Checkpoint:
     """What a checkpoint file says; its tensors are read when asked for.
 
-    ``epoch`` and ``step`` count what is finished. ``history`` has one entry per finished epoch:
-    ``epoch`` from 1, ``loss`` per question, ``scores`` or None.
+    ``epoch`` and ``step`` count what is finished, ``step`` from the beginning of the run and
+    ``epoch_step`` from that of the epoch that is not finished. ``history`` has one entry per
+    finished epoch: ``epoch`` from 1, ``loss`` per question, ``scores`` or None. ``scaler`` is the
+    state of the loss scaling of fp16, ``averaged`` says whether there are averaged weights,
+    ``counters`` are the optimiser's.
     """
 
     path: Path
@@ -45,13 +52,33 @@ class Checkpoint:
     dataset: str
     store_fingerprint: str
     feature_dim: int
-    grid_side: int
+    grid_side: int | None
     vocabulary: Vocabulary
     answers: AnswerDictionary
     history: tuple[dict[str, Any], ...]
+    epoch_step: int = 0
+    scaler: dict[str, Any] | None = None
+    averaged: bool = False
+    counters: dict[str, int] | None = None
 
-    def model(self, device: torch.device | str = "cpu") -> nn.Module:
-        """The model with its weights, in evaluation mode.
+    @property
+    def features(self) -> FeatureSizes:
+        """The sizes of the features that the model reads."""
+        return FeatureSizes(self.feature_dim, self.grid_side)
+
+    @property
+    def trained_on(self) -> list[str]:
+        """Every question split that the weights have seen: also those of the run that this one
+        started from."""
+        now = self.config.split
+        sums = [*(one.get("split", now) for one in self.history), now]
+        return list(dict.fromkeys(name for one in sums for name in split_names(one)))
+
+    def model(
+        self, device: torch.device | str = "cpu", *, average: bool | None = None
+    ) -> nn.Module:
+        """The model with its weights, in evaluation mode; with the averaged ones where there are
+        any, unless ``average`` says which.
 
         Raises:
             CheckpointError: damaged weights, or weights of another model.
@@ -61,12 +88,11 @@ class Checkpoint:
                 self.config.model,
                 vocabulary_size=len(self.vocabulary),
                 answer_count=len(self.answers),
-                feature_dim=self.feature_dim,
-                grid_side=self.grid_side,
+                features=self.features,
             )
         )
         try:
-            model.load_state_dict(read_tensors(self.path, _MODEL))
+            model.load_state_dict(self.weights(average=average))
         except RuntimeError as error:
             lines = " ".join(str(error).split())
             raise CheckpointError(
@@ -75,24 +101,41 @@ class Checkpoint:
             ) from None
         return model.to(device).eval()
 
+    def weights(self, *, average: bool | None = None) -> dict[str, Tensor]:
+        """Weights and saved buffers by name, see ``model``.
+
+        Raises:
+            CheckpointError: damaged.
+        """
+        averaged = self.averaged if average is None else average
+        return read_tensors(self.path, _AVERAGE if averaged else _MODEL)
+
+    def losses(self) -> list[float]:
+        """The summed loss of each step of the epoch that is not finished.
+
+        Raises:
+            CheckpointError: damaged.
+        """
+        found: list[float] = (
+            read_tensors(self.path, _LOSSES)[""].tolist() if self.epoch_step else []
+        )
+        return found
+
     def restore_optimiser(self, model: nn.Module, optimiser: torch.optim.Optimizer) -> None:
         """Give ``optimiser``, made over ``model.parameters()``, the moments that were saved.
 
         Raises:
             CheckpointError: damaged moments.
         """
-        moments = read_tensors(self.path, _OPTIMISER)
-        state: dict[int, dict[str, Tensor]] = {}
-        for number, (name, _) in enumerate(model.named_parameters()):
-            of_this = {
-                key.partition(".")[0]: value
-                for key, value in moments.items()
-                if key.partition(".")[2] == name
-            }
-            if of_this:
-                state[number] = of_this
-        groups = optimiser.state_dict()["param_groups"]
-        optimiser.load_state_dict({"state": state, "param_groups": groups})
+        restore(model, optimiser, read_tensors(self.path, _OPTIMISER), self.counters or {})
+
+    def view_of(self, store: FeatureStore) -> FeatureStore:
+        """``store`` with the tokens and targets that these weights are for.
+
+        Raises:
+            StoreError: it has no such tokens or targets.
+        """
+        return store.using(self.config.data.tokenizer, self.config.data.targets)
 
     def check_store(self, store: FeatureStore, *, same_store: bool = False) -> str | None:
         """Refuse a store whose questions or images mean something else to this model.
@@ -103,9 +146,9 @@ class Checkpoint:
         Raises:
             CheckpointError: what differs, and which store to use.
         """
-        meta = store.meta
+        meta = self.view_of(store).meta
         self._check_vocabulary(store.path, meta)
-        answers = meta.answer_schemes[SCHEME]
+        answers = meta.answer_schemes[self.config.data.targets]
         if answers.digest != self.answers.digest:
             raise CheckpointError(
                 f"{self.path}: the checkpoint has {len(self.answers):,} answers (digest "
@@ -114,13 +157,12 @@ class Checkpoint:
                 "mean other answers; prepare the store with the checkpoint's answers "
                 "(--answers FILE), or use the store it was trained on"
             )
-        wanted = (self.feature_dim, self.grid_side)
-        if wanted != feature_sizes(store):
-            width, side = feature_sizes(store)
+        check_readable(self.config.model.system, store)
+        found = feature_sizes(store)
+        if self.features != found:
             raise CheckpointError(
-                f"{self.path}: the checkpoint reads {wanted[1]}x{wanted[1]} cells of {wanted[0]} "
-                f"numbers, {store.path} has {side}x{side} of {width}; use a store of the same "
-                "features"
+                f"{self.path}: the checkpoint reads {self.features.describe()}, {store.path} has "
+                f"{found.describe()}; use a store of the same features"
             )
         if meta.fingerprint == self.store_fingerprint:
             return None
@@ -136,7 +178,7 @@ class Checkpoint:
         return f"{remark}; vocabulary, answers and feature sizes are the same"
 
     def _check_vocabulary(self, folder: Path, meta: StoreMeta) -> None:
-        entry = meta.vocabularies[TOKENIZER]
+        entry = meta.vocabularies[self.config.data.tokenizer]
         if entry.digest == self.vocabulary.digest:
             return
         trained, present = set(self.vocabulary.sources), set(entry.made_from)
@@ -153,17 +195,28 @@ class Checkpoint:
 
 
 def save_checkpoint(
-    checkpoint: Checkpoint, model: nn.Module, optimiser: torch.optim.Optimizer
+    checkpoint: Checkpoint,
+    model: nn.Module,
+    optimiser: torch.optim.Optimizer,
+    *,
+    average: nn.Module | None = None,
+    losses: Sequence[float] = (),
 ) -> None:
     """Write ``checkpoint.path`` with the tensors of ``model`` and ``optimiser``, atomically.
+
+    ``average`` is the model with averaged weights, ``losses`` are those of the steps of an
+    unfinished epoch.
 
     Raises:
         DiskError: no space or no permission; an older file of that name is untouched.
     """
     tensors = {_MODEL + name: value for name, value in model.state_dict().items()}
-    for name, parameter in model.named_parameters():
-        for moment, value in optimiser.state.get(parameter, {}).items():
-            tensors[f"{_OPTIMISER}{moment}.{name}"] = value
+    for name, value in moments(model, optimiser).items():
+        tensors[_OPTIMISER + name] = value
+    if average is not None:
+        tensors |= {_AVERAGE + name: value for name, value in average.state_dict().items()}
+    if losses:
+        tensors[_LOSSES] = torch.tensor(losses, dtype=torch.float64)
     said = {
         "config": checkpoint.config.model_dump(mode="json"),
         "epoch": checkpoint.epoch,
@@ -176,6 +229,14 @@ def save_checkpoint(
         "answers": checkpoint.answers.to_json(),
         "answers_digest": checkpoint.answers.digest,
         "history": list(checkpoint.history),
+        "position": {
+            "seed": checkpoint.config.seed,
+            "epoch": checkpoint.epoch,
+            "step": checkpoint.epoch_step,
+        },
+        "scaler": checkpoint.scaler,
+        "counters": counters(optimiser),
+        "averaged": average is not None,
     }
     metadata = {
         "format": "pt",  # other readers of safetensors look for it
@@ -193,10 +254,10 @@ def load_checkpoint(path: Path | str) -> Checkpoint:
     """
     path = Path(path)
     if path.is_dir():
-        found = checkpoints_in(path)
-        if not found:
+        newest = newest_checkpoint(path)
+        if newest is None:
             raise CheckpointError(f"{path}: no checkpoint-*.safetensors in this folder")
-        path = found[max(found)]
+        path = newest
     metadata = read_metadata(path)
     version = metadata.get("trar_checkpoint")
     if version is None:
@@ -211,7 +272,7 @@ def load_checkpoint(path: Path | str) -> Checkpoint:
         )
     try:
         said = json.loads(metadata["trar"])
-        vocabulary = Vocabulary.from_json(said["vocabulary"])
+        vocabulary = vocabulary_from_json(said["vocabulary"])
         answers = AnswerDictionary.from_json(said["answers"])
         if answers.digest != said["answers_digest"]:
             raise StoreError("the answers do not match their digest")
@@ -227,48 +288,15 @@ def load_checkpoint(path: Path | str) -> Checkpoint:
             vocabulary=vocabulary,
             answers=answers,
             history=tuple(said["history"]),
+            epoch_step=said["position"]["step"],
+            scaler=said["scaler"],
+            counters=said.get("counters"),
+            averaged=said["averaged"],
         )
     except (KeyError, TypeError, ValueError, TrarError) as error:
         raise CheckpointError(
             f"{path}: its description is damaged ({error}); use another checkpoint of the run"
         ) from None
-
-
-def model_config(
-    settings: ModelSettings,
-    *,
-    vocabulary_size: int,
-    answer_count: int,
-    feature_dim: int,
-    grid_side: int,
-) -> TrarConfig:
-    """The model's whole config: what the recipe says and what the store decides."""
-    return TrarConfig(
-        vocabulary_size=vocabulary_size,
-        answer_count=answer_count,
-        feature_dim=feature_dim,
-        grid_side=grid_side,
-        **settings.model_dump(),
-    )
-
-
-def feature_sizes(store: FeatureStore) -> tuple[int, int]:
-    """Numbers per grid cell, and cells per side of the grid.
-
-    Raises:
-        StoreError: regions, or a grid that is no square, which the attention windows need.
-    """
-    spec = store.meta.feature
-    if spec.grid is None:
-        raise StoreError(
-            f"{store.path}: its features are regions ({spec.describe()}); TRAR routes attention "
-            "over a grid: prepare 8x8 or 16x16 .npy or grid-feats-vqa .pth features into a store"
-        )
-    if spec.grid[0] != spec.grid[1]:
-        raise StoreError(
-            f"{store.path}: a grid of {spec.grid[0]}x{spec.grid[1]} cells; TRAR needs a square one"
-        )
-    return spec.width, spec.grid[0]
 
 
 def _made_from(sources: Any) -> str:

@@ -1,10 +1,8 @@
-"""What a model answers, and what those answers score by the rule of the data set."""
+"""What a model answers to the questions of a split, and what that scores."""
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,25 +11,20 @@ from numpy.typing import NDArray
 from torch import nn
 
 from trar.errors import ConfigError
-from trar.features.questions import ANSWER_TYPES
-from trar.features.reader import SCHEME, FeatureStore
+from trar.features.reader import FeatureStore
+from trar.trainer.batch import model_inputs, noise_keys
 from trar.trainer.checkpoint import Checkpoint, load_checkpoint
-from trar.trainer.loader import BatchStream, Questions
-from trar.trainer.metrics import VqaScore, exact, labels, vqa
+from trar.trainer.distributed import Ranks
+from trar.trainer.loader import InOrder, Loader
+from trar.trainer.metrics import VqaScore
 from trar.trainer.metrics.vqa import Rules
+from trar.trainer.question_batches import Questions
+from trar.trainer.sampler import Rows
+from trar.trainer.scoring import Predictions, score_answers
 
 ScoredModel = nn.Module | Checkpoint | Path | str
-_PREFETCH = 4
-
-
-@dataclass(frozen=True)
-class Predictions:
-    """One answer per question of a split, in the order of its file: ``question_ids`` (q,) int64,
-    ``answers`` as text, ``logits`` (q,) float32 of the chosen answers."""
-
-    question_ids: NDArray[np.int64]
-    answers: list[str]
-    logits: NDArray[np.float32]
+PREFETCH = 4
+NOISE_SEED = 0  # of routing with noise at evaluation: a question is always answered alike
 
 
 def evaluate(
@@ -44,6 +37,8 @@ def evaluate(
     device: str = "auto",
     rules: Rules = "official",
     progress: Callable[[int, int], None] = lambda *_: None,
+    keep_logits: Callable[[NDArray[np.float32]], None] = lambda _: None,
+    ranks: Ranks | None = None,
 ) -> VqaScore:
     """Score a model, a checkpoint or its path on a question split of a store.
 
@@ -64,6 +59,8 @@ def evaluate(
         max_tokens=max_tokens,
         device=device,
         progress=progress,
+        keep_logits=keep_logits,
+        ranks=ranks,
     )
     return score_answers(store, split, predictions.answers, rules=rules)
 
@@ -77,12 +74,16 @@ def predict(
     max_tokens: int | None = None,
     device: str = "auto",
     progress: Callable[[int, int], None] = lambda *_: None,
+    keep_logits: Callable[[NDArray[np.float32]], None] = lambda _: None,
+    ranks: Ranks | None = None,
 ) -> Predictions:
     """The most likely answer to every question of a split.
 
     ``batch_size`` and ``max_tokens`` come from the checkpoint's config where not given; a bare
     ``nn.Module`` needs ``max_tokens``, stays on its device, and keeps its training mode.
-    ``progress(done, total)`` counts questions.
+    ``progress(done, total)`` counts questions; ``keep_logits`` is given those of every answer,
+    (b, a), batch by batch. Each of several ``ranks`` answers its share of every batch, and all of
+    them get all answers.
 
     Raises:
         StoreError: no such split, or an image that does not match its checksum.
@@ -92,86 +93,45 @@ def predict(
     if not isinstance(model, nn.Module):
         checkpoint = model if isinstance(model, Checkpoint) else load_checkpoint(model)
         checkpoint.check_store(store)
+        store = checkpoint.view_of(store)
         batch_size = batch_size or checkpoint.config.data.eval_batch_size
         said = checkpoint.config.data.max_tokens
-        max_tokens = max_tokens or said or store.meta.longest_question
+        max_tokens = max_tokens or said or store.longest_question
         model = checkpoint.model(pick_device(device))
     if max_tokens is None:
         raise TypeError("max_tokens is needed with a bare module: how it was trained is not known")
     batch_size = batch_size or 64
     questions = Questions(store, [split], max_tokens=max_tokens, targets=False)
-    rows = np.arange(len(questions))
-    parts = [rows[at : at + batch_size] for at in range(0, len(rows), batch_size)]
-    labels = np.empty(len(rows), np.int64)
-    logits = np.empty(len(rows), np.float32)
-    place = next(model.parameters()).device
+    place, ranks = next(model.parameters()).device, ranks or Ranks()
+    order = InOrder(len(questions), batch_size)
+    loader = Loader(
+        questions, order, prefetch=PREFETCH, rank=ranks.rank, ranks=ranks.ranks, device=place
+    )
+    labels, logits = np.empty(len(questions), np.int64), np.empty(len(questions), np.float32)
+    own: list[Rows] = []
     was_training = model.training
     model.eval()
-    done = 0
     try:
-        with torch.inference_mode(), BatchStream(questions, parts, prefetch=_PREFETCH) as stream:
-            for loaded in stream:
-                batch = loaded.to(place)
-                best, label = model(batch.features, batch.tokens, batch.cells).max(dim=1)
-                stop = done + len(batch)
-                logits[done:stop] = best.float().cpu().numpy()
-                labels[done:stop] = label.cpu().numpy()
-                done = stop
-                progress(done, len(rows))
+        with torch.inference_mode(), loader.stream() as stream:
+            for step, loaded in enumerate(stream):
+                rows = loader.rows(0, step)
+                if len(rows):  # a short last batch may have nothing for this rank
+                    batch = loaded.to(place)
+                    keys = noise_keys(model, batch, NOISE_SEED)
+                    scored = model(*model_inputs(model, batch), **keys)
+                    best, label = scored.max(dim=1)
+                    logits[rows], labels[rows] = best.float().cpu().numpy(), label.cpu().numpy()
+                    keep_logits(scored.float().cpu().numpy())
+                    own.append(rows)
+                progress(min((step + 1) * batch_size, len(questions)), len(questions))
     finally:
         model.train(was_training)
+    if ranks.ranks > 1:
+        mine = np.concatenate([np.empty(0, np.int64), *own])
+        for rows, label, logit in ranks.gather((mine, labels[mine], logits[mine])):
+            labels[rows], logits[rows] = label, logit
     answers = store.answers.answers
     return Predictions(questions.ids, [answers[label] for label in labels.tolist()], logits)
-
-
-def score_answers(
-    store: FeatureStore, split: str, answers: Sequence[str], *, rules: Rules = "official"
-) -> VqaScore:
-    """Score one answer per question of a split, in the order of its file, by the store's rule.
-
-    Raises:
-        StoreError: no such split, or a split without answers.
-    """
-    table, truth = store.questions(split), store.answers_of(split)
-    type_names = list(table.type_names)
-    columns = (
-        table.ids.tolist(),
-        answers,
-        truth.lists(),
-        [type_names[number] for number in table.type.tolist()],
-        [ANSWER_TYPES[number] for number in truth.type.tolist()],
-    )
-    rule = store.meta.answer_schemes[SCHEME].rule
-    if rule == "exact":
-        return exact.score_columns(*columns)
-    if rule == "labels" and truth.scores is not None:
-        return labels.score_columns(*columns, scores=truth.score_lists())
-    return vqa.score_columns(*columns, rules=rules)
-
-
-def blind_baseline(
-    store: FeatureStore | Path | str, train_splits: str, split: str, *, rules: Rules = "official"
-) -> VqaScore:
-    """What is reached without looking: the most frequent training answer to the same question.
-
-    A question text that training never asked gets the most frequent answer of all. Of answers
-    equally frequent the one met first is taken. ``train_splits`` may be a sum (``train+vg``).
-
-    Raises:
-        StoreError: no such split, or a split without answers.
-    """
-    store = _open(store)
-    by_text: defaultdict[str, Counter[str]] = defaultdict(Counter)
-    overall: Counter[str] = Counter()
-    for name in train_splits.split("+"):
-        majority = store.answers_of(name).majority
-        for text, answer in zip(store.questions(name).texts, majority, strict=True):
-            by_text[text][answer] += 1
-            overall[answer] += 1
-    usual = overall.most_common(1)[0][0]
-    guesses = {text: counts.most_common(1)[0][0] for text, counts in by_text.items()}
-    answers = [guesses.get(text, usual) for text in store.questions(split).texts]
-    return score_answers(store, split, answers, rules=rules)
 
 
 def pick_device(name: str) -> torch.device:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from trar.errors import TrarError
 from trar.trainer.metrics import VqaScore
-from trar.trainer.run_folder import append_log
+from trar.trainer.run_log import RunLog
 
 
 @dataclass(frozen=True)
@@ -47,60 +47,82 @@ class Progress:
 Report = Callable[[Progress], None]
 
 
-class Losses:
-    """The losses of an epoch, kept on the device until somebody looks."""
+class NotFiniteError(TrarError):
+    """The loss of ``step`` (from 1, of its epoch) is infinite or no number."""
 
-    def __init__(self, run: Path, told: Progress, batch_size: int, questions: int) -> None:
+    def __init__(self, step: int, message: str) -> None:
+        super().__init__(message)
+        self.step = step
+
+
+class Losses:
+    """The losses of an epoch, kept on the device until somebody looks. ``seen`` are those of the
+    steps that an earlier process finished, of which every ``log_steps`` are logged. ``told`` is
+    what the loop last said of itself."""
+
+    def __init__(
+        self,
+        log: RunLog,
+        told: Progress,
+        *,
+        batch_size: int,
+        questions: int,
+        log_steps: int,
+        seen: Sequence[float] = (),
+    ) -> None:
         self.latest: float | None = None
-        self.samples = 0
-        self._run, self._told = run, told
+        self.seen = list(seen)
+        self._log, self.told = log, told
         self._batch_size, self._questions = batch_size, questions
         self._waiting: list[Tensor] = []
-        self._seen: list[float] = []
-        self._logged = 0
+        self._logged = len(seen) - len(seen) % log_steps
 
     @property
     def mean(self) -> float:
         """Mean loss per question of what was looked at."""
-        return math.fsum(self._seen) / self.samples
+        return math.fsum(self.seen) / self._samples(len(self.seen))
 
     def add(self, loss: Tensor) -> None:
         """Take the summed loss of the next step."""
         self._waiting.append(loss)
-        self.samples = min(self.samples + self._batch_size, self._questions)
 
     def look(self, *, log: bool) -> None:
         """Fetch what is waiting; a loss that is not finite ends the run.
 
         Raises:
-            TrarError: naming epoch and step.
+            NotFiniteError: naming epoch and step.
         """
-        values = torch.stack(self._waiting).tolist()
+        values = torch.stack(self._waiting).tolist() if self._waiting else []
         self._waiting.clear()
         for value in values:
-            self._seen.append(value)
+            self.seen.append(value)
             if not math.isfinite(value):
-                raise TrarError(
-                    f"{self._run}: the loss is {value} in epoch {self._told.epoch}, step "
-                    f"{len(self._seen)} of {self._told.steps}: training has diverged; use a lower "
-                    f"learning rate (--set optim.lr={self._told.learning_rate / 3:.1g}) or a "
-                    "longer warm-up; finished epochs are in the run's folder"
+                raise NotFiniteError(
+                    len(self.seen),
+                    f"the loss is {value} in epoch {self.told.epoch}, step {len(self.seen)} of "
+                    f"{self.told.steps}: training has diverged; use a lower learning rate "
+                    f"(--set optim.lr={self.told.learning_rate / 3:.1g}) or a longer warm-up",
                 )
-        before = (len(self._seen) - 1) * self._batch_size
-        self.latest = self._seen[-1] / (self.samples - before)
+        if not self.seen:
+            return
+        steps = len(self.seen)
+        self.latest = self.seen[-1] / (self._samples(steps) - self._samples(steps - 1))
         if log:
-            since = self._logged * self._batch_size
             line = {
                 "event": "steps",
-                "epoch": self._told.epoch,
-                "step": len(self._seen),
-                "steps": self._told.steps,
-                "loss": math.fsum(self._seen[self._logged :]) / (self.samples - since),
-                "learning_rate": self._told.learning_rate,
-                "temperature": self._told.temperature,
+                "epoch": self.told.epoch,
+                "step": steps,
+                "steps": self.told.steps,
+                "loss": math.fsum(self.seen[self._logged :])
+                / (self._samples(steps) - self._samples(self._logged)),
+                "learning_rate": self.told.learning_rate,
+                "temperature": self.told.temperature,
             }
-            append_log(self._run, line)
-            self._logged = len(self._seen)
+            self._log.add(line)
+            self._logged = steps
+
+    def _samples(self, steps: int) -> int:
+        return min(steps * self._batch_size, self._questions)
 
 
 class Rate:

@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from trar.errors import CheckpointError
+from trar.errors import CheckpointError, ConfigError
 from trar.features.reader import FeatureStore
 from trar.trainer.checkpoint import Checkpoint, load_checkpoint
 from trar.trainer.config import TrainConfig
-from trar.trainer.run_folder import checkpoints_in, create_run, newest_run
+from trar.trainer.run_folder import create_run, newest_checkpoint, newest_run
 
-_RECIPE = ("split", "seed", "model", "data", "loss", "optim", "schedule", "temperature")
-_FREE = {"data.prefetch", "data.eval_batch_size"}
+_RECIPE = ("split", "seed", "model", "data", "loss", "optim", "schedule", "temperature", "loop")
+_FREE = {
+    "data.prefetch",
+    "data.eval_batch_size",
+    "data.threads",
+    "data.verify_reads",
+    "data.max_ram",
+    "loop.early_stop",
+    "loop.keep_last",
+    "loop.eval_epochs",
+    "loop.eval_steps",
+    "loop.checkpoint_steps",
+    "loop.tensorboard",
+}
 
 
 @dataclass(frozen=True)
@@ -32,18 +45,42 @@ def begin_run(config: TrainConfig, store: FeatureStore, resume: str | Path | Non
         CheckpointError: a damaged checkpoint, or one of another recipe or store.
         DiskError: the folder cannot be made.
     """
-    name = config.run or config.preset
     if resume is None:
-        return Begin(create_run(config.runs, name), None, None)
+        return _start(None, config, store, None)
     if str(resume) != "auto":
         return _continue(load_checkpoint(resume), config, store, None)
-    run = config.runs / config.run if config.run else newest_run(config.runs, name)
+    run = config.runs / config.run if config.run else newest_run(config.runs, config.run_name)
     if run is None or not run.is_dir():
-        run = create_run(config.runs, name)
-        return Begin(run, None, f"{run}: no such run yet, starting it")
-    if not checkpoints_in(run):
-        return Begin(run, None, f"{run}: no checkpoint yet, starting from the beginning")
+        return _start(None, config, store, "no such run yet, starting it")
+    if newest_checkpoint(run) is None:
+        return _start(run, config, store, "no checkpoint yet, starting from the beginning")
     return _continue(load_checkpoint(run), config, store, run)
+
+
+def _start(run: Path | None, config: TrainConfig, store: FeatureStore, note: str | None) -> Begin:
+    """Begin from nothing, or after the epochs of another run, or with the imported weights, that
+    ``start_from`` names; in ``run``, or in a new folder where that is None."""
+    before = None
+    if config.start_from is not None:
+        before = load_checkpoint(config.start_from)
+        _check_same_recipe(before, config, store, free={"split", "schedule.epochs"})
+        epochs = config.schedule.epochs
+        if before.epoch_step or before.epoch >= epochs:
+            raise CheckpointError(
+                f"{before.path}: written after {before.epoch} epochs and {before.epoch_step} "
+                f"steps, expected the end of an epoch before the last of {epochs}; choose another "
+                "checkpoint for start_from, or set schedule.epochs"
+            )
+        if config.eval_split in before.trained_on:
+            raise ConfigError(
+                f"{before.path}: trained on {'+'.join(before.trained_on)}, so {config.eval_split} "
+                "cannot be scored on the way; say --set eval_split=null"
+            )
+        note = f"going on after epoch {before.epoch} of {before.path}, now on {config.split}"
+        if before.epoch == 0:  # imported: pre-trained weights
+            note = f"beginning with the weights of {before.path}"
+    run = run or create_run(config.runs, config.run_name)
+    return Begin(run, before, note and f"{run}: {note}")
 
 
 def _continue(
@@ -55,15 +92,24 @@ def _continue(
     if checkpoint.epoch >= epochs:
         note = f"{checkpoint.path}: finished already, {checkpoint.epoch} of {epochs} epochs"
         return Begin(checkpoint.path.parent, checkpoint, note)
-    run = run or create_run(config.runs, config.run or config.preset)
-    note = f"{run}: continuing after epoch {checkpoint.epoch} of {epochs} from {checkpoint.path}"
+    run = run or create_run(config.runs, config.run_name)
+    at = f"epoch {checkpoint.epoch} of {epochs}"
+    if checkpoint.epoch_step:
+        at = f"step {checkpoint.epoch_step:,} of epoch {checkpoint.epoch + 1} of {epochs}"
+    note = f"{run}: continuing after {at} from {checkpoint.path}"
     return Begin(run, checkpoint, note)
 
 
-def _check_same_recipe(checkpoint: Checkpoint, config: TrainConfig, store: FeatureStore) -> None:
+def _check_same_recipe(
+    checkpoint: Checkpoint, config: TrainConfig, store: FeatureStore, free: Container[str] = ()
+) -> None:
     checkpoint.check_store(store, same_store=True)
     old, new = (_recipe(one) for one in (checkpoint.config, config))
-    changed = [f"{name} {old[name]} -> {new[name]}" for name in new if old[name] != new[name]]
+    changed = [
+        f"{name} {old[name]} -> {new[name]}"
+        for name in new
+        if name not in free and old[name] != new[name]
+    ]
     if changed:
         raise CheckpointError(
             f"{checkpoint.path}: the run began with other settings: {', '.join(changed)}; resume "
@@ -85,10 +131,10 @@ def _recipe(config: TrainConfig) -> dict[str, Any]:
 
 def how_to_resume(run: Path, config: TrainConfig) -> str:
     """What to tell somebody who stopped a run."""
-    found = checkpoints_in(run)
-    if not found:
-        return f"{run}: stopped before the first epoch was finished; nothing to continue from"
+    newest = newest_checkpoint(run)
+    if newest is None:
+        return f"{run}: stopped before the first checkpoint; nothing to continue from"
     return (
-        f"{run}: {max(found)} of {config.schedule.epochs} epochs are finished; continue with the "
-        f"same command and --run {run.name} --resume auto"
+        f"{run}: the newest checkpoint is {newest.name} (of {config.schedule.epochs} epochs); "
+        f"continue with the same command and --run {run.name} --resume auto"
     )

@@ -1,8 +1,9 @@
 """The folder of one training run: its name, its config, its log and which checkpoints stay.
 
 ``config.yaml`` (effective config, versions, store), ``log.jsonl`` (a line per epoch and per
-``log_steps`` steps), ``checkpoint-<finished epochs>.safetensors``. A folder is never overwritten:
-a new run of the same name gets the next free number.
+``log_steps`` steps), ``checkpoint-<finished epochs>.safetensors`` and, within an epoch,
+``checkpoint-<finished epochs>-step-<steps>.safetensors``. A folder is never overwritten: a new run
+of the same name gets the next free number.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from trar.trainer.config import TrainConfig
 LOG_FILE = "log.jsonl"
 CONFIG_FILE = "config.yaml"
 _CHECKPOINT = re.compile(r"checkpoint-(\d+)\.safetensors")
+_WITHIN = re.compile(r"checkpoint-(\d+)-step-(\d+)\.safetensors")
 
 
 def create_run(runs: Path, name: str) -> Path:
@@ -93,11 +95,21 @@ def read_log(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in text.split("\n")[:-1]]
 
 
-def rewind_log(folder: Path, epoch: int) -> None:
-    """Drop what was logged after ``epoch`` finished epochs: it is about to happen again."""
-    kept = [line for line in read_log(folder) if line["epoch"] <= epoch]
+def rewind_log(folder: Path, epoch: int, epoch_step: int = 0) -> None:
+    """Drop what was logged after ``epoch`` finished epochs and ``epoch_step`` steps of the next:
+    it is about to happen again."""
+
+    def happened(line: dict[str, Any]) -> bool:
+        if line["epoch"] <= epoch:
+            return True
+        return line["epoch"] == epoch + 1 and "step" in line and line["step"] <= epoch_step
+
     with atomic_write(folder / LOG_FILE) as file:
-        file.writelines(json.dumps(line, ensure_ascii=False).encode() + b"\n" for line in kept)
+        file.writelines(
+            json.dumps(line, ensure_ascii=False).encode() + b"\n"
+            for line in read_log(folder)
+            if happened(line)
+        )
 
 
 def checkpoints_in(folder: Path) -> dict[int, Path]:
@@ -106,15 +118,41 @@ def checkpoints_in(folder: Path) -> dict[int, Path]:
     return {int(match[1]): path for match, path in named if match}
 
 
-def checkpoint_path(folder: Path, epoch: int) -> Path:
-    """Where the checkpoint after ``epoch`` finished epochs lies."""
-    return folder / f"checkpoint-{epoch:03}.safetensors"
+def newest_checkpoint(folder: Path) -> Path | None:
+    """The checkpoint of a run folder that most steps are finished in, if there is one."""
+    found = {(epoch, 0): path for epoch, path in checkpoints_in(folder).items()}
+    found |= _within_epochs(folder)
+    return found[max(found)] if found else None
+
+
+def checkpoint_path(folder: Path, epoch: int, epoch_step: int = 0) -> Path:
+    """Where the checkpoint after ``epoch`` finished epochs, and ``epoch_step`` steps of the next,
+    lies."""
+    within = f"-step-{epoch_step:06}" if epoch_step else ""
+    return folder / f"checkpoint-{epoch:03}{within}.safetensors"
 
 
 def drop_checkpoints(folder: Path, keep: Iterable[int]) -> None:
-    """Delete the run's checkpoints except those after ``keep`` finished epochs."""
-    kept = set(keep)
+    """Delete the run's checkpoints except those after ``keep`` finished epochs, and those within
+    an epoch that is finished."""
+    kept, whole = set(keep), checkpoints_in(folder)
     with disk_errors(folder):
-        for epoch, path in checkpoints_in(folder).items():
+        for epoch, path in whole.items():
             if epoch not in kept:
                 path.unlink()
+        for (epoch, _), path in _within_epochs(folder).items():
+            if epoch < max(whole, default=0):
+                path.unlink()
+
+
+def drop_within_epoch(folder: Path, *, but: Path) -> None:
+    """Delete the checkpoints within epochs except the newest, ``but``."""
+    with disk_errors(folder):
+        for path in _within_epochs(folder).values():
+            if path != but:
+                path.unlink()
+
+
+def _within_epochs(folder: Path) -> dict[tuple[int, int], Path]:
+    named = ((_WITHIN.fullmatch(path.name), path) for path in folder.iterdir())
+    return {(int(match[1]), int(match[2])): path for match, path in named if match}

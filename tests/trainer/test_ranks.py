@@ -1,0 +1,145 @@
+"""Several processes that torchrun starts train one model: the same losses as one process.
+
+Without dropout, whose masks each rank draws for itself; the noise of hard routing belongs to the
+question and is the same in every rank.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from training import SMALL, small_config
+
+from trar.features.reader import FeatureStore
+from trar.trainer.checkpoint import load_checkpoint
+from trar.trainer.loop import train
+from trar.trainer.run_folder import read_log
+
+EXACT = (
+    "model.dropout=0.0",
+    "log_steps=1",
+    "schedule.epochs=2",
+    "schedule.decay_epochs=[1]",
+    # attention does not depend on the bias of its keys: the gradient is rounding alone, which Adam
+    # with a tiny eps turns into whole steps
+    "optim.eps=1e-3",
+)
+TRAR = str(Path(sys.executable).with_name("trar"))
+
+
+def command(ranks: int, store: Path, runs: Path, *options: str) -> list[str]:
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(ranks)]
+    sets = [word for one in (*SMALL, *EXACT) for word in ("--set", one)]
+    train_command = ["train", "--store", str(store), "--runs", str(runs), "--preset", "easy-vqa"]
+    own = ["--standalone", "--no-python", TRAR]
+    return [*launcher, *own, *train_command, "--device", "cpu", *sets, *options]
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "OMP_NUM_THREADS": "1"}
+
+
+def run(ranks: int, store: Path, runs: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command(ranks, store, runs, *options),
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def losses(folder: Path) -> list[float]:
+    return [line["loss"] for line in read_log(folder) if line["event"] == "steps"]
+
+
+def assert_close_weights(one: Path, other: Path) -> None:
+    left, right = (load_checkpoint(path).weights() for path in (one, other))
+    for name, tensor in left.items():
+        torch.testing.assert_close(right[name], tensor, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(("ranks", "routing"), [(3, "hard")])
+def test_ranks_have_the_losses_of_one_process(
+    shared_store: FeatureStore, tmp_path: Path, ranks: int, routing: str
+) -> None:
+    chosen = f"model.routing={routing}"
+    alone = train(small_config(shared_store.path, tmp_path / "a", *EXACT, chosen))
+    done = run(ranks, shared_store.path, tmp_path / "b", "--set", chosen)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("Trained in") == 1
+    together = tmp_path / "b/easy-vqa"
+    assert len(losses(together)) == 16
+    assert losses(together) == pytest.approx(losses(alone.run), rel=1e-6)
+    assert_close_weights(alone.checkpoint, together / alone.checkpoint.name)
+    scores = [load_checkpoint(path).history[-1]["scores"] for path in (alone.run, together)]
+    assert scores[0] == scores[1]
+
+
+def test_a_run_goes_on_with_another_number_of_ranks(
+    shared_store: FeatureStore, tmp_path: Path
+) -> None:
+    class Stop(Exception):
+        pass
+
+    def stop(told: object) -> None:
+        if (told.stage, told.epoch, told.step) == ("train", 2, 6):
+            raise Stop
+
+    within = "loop.checkpoint_steps=5"
+    alone = train(small_config(shared_store.path, tmp_path / "a", *EXACT, within))
+    with pytest.raises(Stop):
+        train(small_config(shared_store.path, tmp_path / "b", *EXACT, within), stop)
+    done = run(2, shared_store.path, tmp_path / "b", "--set", within, "--resume", "auto")
+    assert done.returncode == 0, done.stderr
+    assert "continuing after step 5 of epoch 2" in done.stderr
+    together = tmp_path / "b/easy-vqa"
+    assert losses(together) == pytest.approx(losses(alone.run), rel=1e-6)
+    assert_close_weights(alone.checkpoint, together / alone.checkpoint.name)
+
+
+def test_a_rank_that_dies_stops_all(shared_store: FeatureStore, tmp_path: Path) -> None:
+    long = ("--set", "schedule.epochs=100000")
+    process = subprocess.Popen(
+        command(2, shared_store.path, tmp_path, *long),
+        env=environment(),
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        log = tmp_path / "easy-vqa/log.jsonl"
+        while not log.exists() or len(read_log(log.parent)) < 5:
+            assert process.poll() is None
+            time.sleep(0.1)
+        ranks = children(process.pid)
+        assert len(ranks) == 2
+        os.kill(ranks[1], signal.SIGKILL)
+        _, said = process.communicate(timeout=30)
+        assert process.returncode == 1
+        assert "Signal 9 (SIGKILL)" in said
+        assert not [pid for pid in ranks if Path(f"/proc/{pid}").exists()]
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+def test_an_error_of_every_rank_is_one_line_of_each(
+    shared_store: FeatureStore, tmp_path: Path
+) -> None:
+    done = run(2, shared_store.path, tmp_path, "--split", "nothing")
+    assert done.returncode == 1
+    assert re.search(r"^rank [01]: Error: .*no question split 'nothing'", done.stderr, re.MULTILINE)
+
+
+def children(pid: int) -> list[int]:
+    path = Path(f"/proc/{pid}/task/{pid}/children")
+    return sorted(int(one) for one in path.read_text().split())

@@ -1,0 +1,195 @@
+"""What a run would be, before it is one: its settings and their origins, its cost on this machine.
+
+Nothing is written. Two steps are taken on real batches, the second of which is timed.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from trar.trainer.batch import Batch, model_inputs
+from trar.trainer.config import TrainConfig, setting_names
+from trar.trainer.distributed import Ranks
+from trar.trainer.evaluator import pick_device
+from trar.trainer.fit import check_fit
+from trar.trainer.memory_budget import training_bytes, within_memory
+from trar.trainer.preset_files import load_preset
+from trar.trainer.stepper import Stepper
+from trar.trainer.training_data import open_store, training_loader
+from trar.trainer.training_run import new_model, whole_model_config
+from trar.trainer.word_vectors import choose_vectors
+
+_FLOAT32_BYTES = 4
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One effective setting: its dotted ``name``, and where its ``value`` comes from."""
+
+    name: str
+    value: Any
+    origin: str
+
+
+@dataclass(frozen=True)
+class DryRun:
+    """``flops``: of the forward pass of one sample, multiplications and additions counted apart;
+    ``activation_bytes``: what a step keeps for its backward pass; ``state_bytes``: weights,
+    gradients and moments; ``loader_bytes``: the bound of the loader; ``step_s`` and ``epoch_s`` as
+    measured here; ``checkpoint_bytes``: one of the ``checkpoints`` that are kept."""
+
+    settings: tuple[Setting, ...]
+    questions: int
+    steps: int
+    parameters: int
+    flops: int
+    activation_bytes: int
+    state_bytes: int
+    loader_bytes: int
+    losses: tuple[float, float]
+    step_s: float
+    epoch_s: float
+    checkpoint_bytes: int
+    checkpoints: int
+    free_bytes: int
+
+    @property
+    def step_bytes(self) -> int:
+        """Memory of a training step, beside what Python and torch take."""
+        return self.activation_bytes + self.state_bytes + self.loader_bytes
+
+
+def dry_run(config: TrainConfig, given: Sequence[str] = ()) -> DryRun:
+    """Check everything that ``train(config)`` checks, and take two steps without a run folder.
+
+    ``given`` are the dotted names of the settings that the user gave.
+
+    Raises:
+        TrarError: whatever ``train`` would refuse.
+    """
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
+    device = pick_device(config.device)
+    store = open_store(config)
+    check_fit(config, store)
+    model_settings = whole_model_config(config, store)
+    state_bytes = training_bytes(model_settings)
+    asked = config
+    config, memory = within_memory(config, store.meta, model_bytes=state_bytes)
+    loader = training_loader(config, store, device=device, ranks=Ranks())
+    model = new_model(config, store, choose_vectors(config, store), device)
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    stepper = Stepper(model, config, answers=len(store.answers))
+    stepper.set(learning_rate=config.optim.lr, temperature=config.temperature.max)
+    model.train()
+    torch.manual_seed(config.seed)
+    losses, seconds, kept, flops = [], 0.0, 0, 0
+    with loader.stream(0) as stream:
+        for _, batch in zip(range(2), stream, strict=False):
+            flops = flops or sample_flops(model, batch.part(0, 1).to(device))
+            with _KeptBytes(model) as counter:
+                begun = time.perf_counter()
+                losses.append(float(stepper(batch)) / len(batch))
+                seconds = time.perf_counter() - begun
+            kept = max(kept, counter.bytes)
+    parts = config.data.accumulation  # each keeps its own activations, one after the other
+    copies = 3 + (config.loop.ema is not None)  # weights, two moments, an average
+    return DryRun(
+        settings=tuple(_origins(asked, set(given))),
+        questions=loader.order.questions,
+        steps=loader.steps,
+        parameters=parameters,
+        flops=flops,
+        activation_bytes=kept // parts,
+        state_bytes=state_bytes,
+        loader_bytes=memory.loader.total,
+        losses=(losses[0], losses[-1]),
+        step_s=seconds,
+        epoch_s=seconds * loader.steps,
+        checkpoint_bytes=copies * parameters * _FLOAT32_BYTES,
+        checkpoints=config.loop.keep_last + 2,  # the best, and the one being written
+        free_bytes=_free(config.runs),
+    )
+
+
+def sample_flops(model: nn.Module, sample: Batch) -> int:
+    """Floating-point operations of the forward pass of a batch of one, by torch's FlopCounterMode.
+
+    Its matrix products and convolutions; without oneDNN, whose fused LSTM it cannot look into.
+    """
+    counter = FlopCounterMode(display=False)
+    training = model.training
+    model.eval()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # oneDNN's switch talks of GPUs that nobody has asked for
+        with torch.no_grad(), torch.backends.mkldnn.flags(enabled=False), counter:
+            model(*model_inputs(model, sample))
+    model.train(training)
+    return int(counter.get_total_flops())
+
+
+class _KeptBytes:
+    """Counts the bytes that the forward pass keeps for the backward pass, weights left out."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self._known = {one.untyped_storage().data_ptr() for one in model.parameters()}
+        self._storages: dict[int, int] = {}
+        self._hooks = torch.autograd.graph.saved_tensors_hooks(self._keep, lambda kept: kept)
+
+    @property
+    def bytes(self) -> int:
+        return sum(self._storages.values())
+
+    def _keep(self, tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in self._known:
+            self._storages[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    def __enter__(self) -> _KeptBytes:
+        self._hooks.__enter__()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._hooks.__exit__(*error)
+
+
+def _origins(config: TrainConfig, given: set[str]) -> list[Setting]:
+    plain = _flat(config.model_dump(mode="json"))
+    preset = _flat(load_preset(config.preset))
+    settings = []
+    for name in setting_names(config.model.system):
+        if name in given:
+            origin = "given"
+        elif name in preset:
+            origin = f"preset {Path(config.preset).stem}"
+        else:
+            origin = "default"
+        settings.append(Setting(name, plain.get(name), origin))
+    return settings
+
+
+def _flat(values: Mapping[str, Any]) -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            flat |= {f"{name}.{inner}": one for inner, one in value.items()}
+        else:
+            flat[name] = value
+    return flat
+
+
+def _free(folder: Path) -> int:
+    while not folder.exists():
+        folder = folder.absolute().parent
+    return shutil.disk_usage(folder).free

@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 
 from trar.errors import ConfigError
 from trar.trainer.ops import rings as rings_module
+from trar.trainer.ops.chosen import chosen_attention
 from trar.trainer.ops.dropout import keep_mask, kept_share
+from trar.trainer.ops.noise import gumbel_noise, sample_keys
 from trar.trainer.ops.rings import Rings
 from trar.trainer.ops.routed import routed_attention
 
@@ -157,6 +159,60 @@ def test_one_mask_serves_all_orders_only_when_shared() -> None:
     inner = ((rings.member @ rings.nested) > 0).all(-1).expand_as(shared)  # seen by all orders
     assert abs(float((shared[inner] == 0).float().mean()) - rate) < 0.02
     assert abs(float((each[inner] == 0).float().mean()) - rate**3) < 0.02
+
+
+@pytest.mark.parametrize("empty_window", ["zero", "uniform"])
+@pytest.mark.parametrize("padded", [None, 0.7])
+def test_a_chosen_window_is_the_one_hot_route(empty_window, padded) -> None:
+    q, k, v, _ = inputs(2, 4, 3, batch=5)
+    rings = double_rings(4, (2, 0, 1))
+    choice = torch.tensor([0, 1, 2, 2, 0])
+    cells = None
+    if padded is not None:
+        cells = torch.rand(5, 16, generator=torch.Generator().manual_seed(0)) >= padded
+    ours = chosen_attention(q, k, v, choice, rings, cells=cells, empty_window=empty_window)
+    route = torch.nn.functional.one_hot(choice, 3).double()
+    wanted = routed_attention(q, k, v, route, rings, cells=cells, empty_window=empty_window)
+    torch.testing.assert_close(ours, wanted, rtol=0, atol=1e-12)
+
+
+def test_halves_are_computed_in_float32() -> None:
+    rings = Rings(4, (0, 1))
+    q, k, v, route = (x.detach().bfloat16() for x in inputs(0, 4, 2))
+    ours = routed_attention(q, k, v, route, rings)
+    wanted = routed_attention(q.float(), k.float(), v.float(), route.float(), rings)
+    assert ours.dtype == torch.bfloat16
+    assert torch.equal(ours, wanted.bfloat16())
+
+
+@pytest.mark.parametrize(("rate", "mode", "most"), [(0, "shared", 1), (0.1, "shared", 1.25)])
+def test_one_map_and_a_byte_per_element_of_dropout_are_kept(rate, mode, most) -> None:
+    q, k, v = torch.randn(3, 2, 4, 64, 8, requires_grad=True).unbind()
+    route = torch.full((2, 4), 0.25, requires_grad=True)
+    given = {x.untyped_storage().data_ptr() for x in (q, k, v, route)}
+    kept: dict[int, int] = {}
+
+    def pack(x):
+        storage = x.untyped_storage()
+        if storage.data_ptr() not in given:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return x
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
+        routed_attention(q, k, v, route, Rings(8, (0, 1, 2, 3)), dropout=rate, attn_dropout=mode)
+    one_map = 2 * 4 * 64 * 64 * 4
+    assert one_map <= sum(kept.values()) < (most + 0.2) * one_map  # and numbers a row and window
+
+
+def test_noise_is_gumbel_and_belongs_to_the_key() -> None:
+    keys = sample_keys(7, torch.arange(4000))
+    noise = gumbel_noise(keys, 2, 3)
+    assert noise.shape == (2, 4000, 3)
+    assert torch.equal(gumbel_noise(keys[5:6], 2, 3)[:, 0], noise[:, 5])
+    assert len(set(keys.tolist())) == 4000
+    assert len(noise.unique()) > 23_900  # float32
+    assert abs(float(noise.mean()) - 0.5772) < 0.03  # Euler's constant
+    assert abs(float(noise.std()) - 1.2825) < 0.03  # pi / sqrt(6)
 
 
 def test_keep_mask_keeps_the_share_it_says() -> None:

@@ -5,8 +5,11 @@ b = batch, n = queries, t = keys, d = width. Masks are bool, True = real token.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from trar.trainer.ops.attention import attention, masked_softmax
@@ -40,7 +43,7 @@ class SelfAttention(nn.Module):
         self.merge = nn.Linear(width, width)
 
     def forward(self, x: Tensor, keep: Tensor | None) -> Tensor:
-        """x: (b, n, d); keep: (b, n) keys."""
+        """x: (b, n, d); keep: (b, 1, 1, n) keys."""
         q, k, v = split_heads(self.query_key_value(x), 3, self.heads)
         rate = self.dropout if self.training else 0.0
         out: Tensor = self.merge(merge_heads(attention(q, k, v, keep, rate)))
@@ -48,7 +51,7 @@ class SelfAttention(nn.Module):
 
 
 class CrossAttention(nn.Module):
-    """Multi-head attention of one sequence to another."""
+    """Multi-head attention of one sequence to another; see ``keys_and_values``."""
 
     def __init__(self, width: int, heads: int, dropout: float) -> None:
         super().__init__()
@@ -57,13 +60,21 @@ class CrossAttention(nn.Module):
         self.key_value = nn.Linear(width, 2 * width)
         self.merge = nn.Linear(width, width)
 
-    def forward(self, x: Tensor, y: Tensor, keep: Tensor | None) -> Tensor:
-        """Queries x: (b, n, d), keys and values y: (b, t, d); keep: (b, t) keys."""
+    def forward(self, x: Tensor, k: Tensor, v: Tensor, keep: Tensor | None) -> Tensor:
+        """Queries x: (b, n, d); k, v: (b, heads, t, c); keep: (b, 1, 1, t) keys."""
         (q,) = split_heads(self.query(x), 1, self.heads)
-        k, v = split_heads(self.key_value(y), 2, self.heads)
         rate = self.dropout if self.training else 0.0
         out: Tensor = self.merge(merge_heads(attention(q, k, v, keep, rate)))
         return out
+
+
+def keys_and_values(layers: Sequence[CrossAttention], y: Tensor) -> list[tuple[Tensor, Tensor]]:
+    """Keys and values (b, heads, t, c) for each of ``layers``, which all attend to the same y
+    (b, t, d): one product instead of one a layer, forward and backward."""
+    weight = torch.cat([layer.key_value.weight for layer in layers])
+    bias = torch.cat([layer.key_value.bias for layer in layers])
+    parts = split_heads(F.linear(y, weight, bias), 2 * len(layers), layers[0].heads)
+    return list(zip(parts[::2], parts[1::2], strict=True))
 
 
 class FeedForward(nn.Sequential):
@@ -109,4 +120,4 @@ class Residual(nn.Module):
 def weighted_sum(x: Tensor, scores: Tensor, keep: Tensor | None) -> Tensor:
     """The tokens of x (b, n, d) summed with the softmax of ``scores`` (b, n, 1) over those kept."""
     weights = masked_softmax(scores, None if keep is None else keep.unsqueeze(-1), dim=1)
-    return (weights.mT @ x).squeeze(1)
+    return (weights.to(x.dtype).mT @ x).squeeze(1)

@@ -7,109 +7,30 @@ rentainhe/TRAR-VQA openvqa/models/TRAR.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import cast
+
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from trar.errors import ConfigError
 from trar.trainer.models.config import TrarConfig
+from trar.trainer.models.frame import Frame
 from trar.trainer.models.layers import (
-    AttentionFlatten,
     CrossAttention,
     FeedForward,
     Residual,
-    SelfAttention,
+    keys_and_values,
     merge_heads,
     split_heads,
-    weighted_sum,
 )
-from trar.trainer.ops.layer_norm import LayerNorm
+from trar.trainer.models.masks import of_keys
+from trar.trainer.models.mcan import EncoderLayer
+from trar.trainer.models.router import Router
+from trar.trainer.ops.chosen import chosen_attention
+from trar.trainer.ops.noise import gumbel_noise, sample_keys
 from trar.trainer.ops.rings import Rings
 from trar.trainer.ops.routed import routed_attention
-
-_ROUTER_POOL_DROPOUT = 0.1  # parity: a constant there, not the model's dropout
-
-
-class AveragePooling(nn.Module):
-    """The mean of the tokens."""
-
-    def forward(self, x: Tensor, keep: Tensor | None) -> Tensor:
-        """x: (b, n, d), keep: (b, n); returns (b, d)."""
-        if keep is None:
-            return x.mean(1)
-        weights = keep.to(x.dtype).unsqueeze(1)  # (b, 1, n)
-        return (weights @ x).squeeze(1) / weights.sum(-1).clamp(min=1)
-
-
-class ScorePooling(nn.Module):
-    """The tokens weighted by the softmax of one linear score (``fc``)."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.score = nn.Linear(width, 1)
-
-    def forward(self, x: Tensor, keep: Tensor | None) -> Tensor:
-        """x: (b, n, d), keep: (b, n); returns (b, d)."""
-        return weighted_sum(x, self.score(x), keep)
-
-
-class AttentionPooling(nn.Module):
-    """The tokens weighted by a two-layer score, projected and normalised (``attention``)."""
-
-    def __init__(self, config: TrarConfig) -> None:
-        super().__init__()
-        width = config.width
-        self.flatten = AttentionFlatten(width, width, width, _ROUTER_POOL_DROPOUT)
-        self.norm = LayerNorm(width, config.layer_norm)
-
-    def forward(self, x: Tensor, keep: Tensor | None) -> Tensor:
-        """x: (b, n, d), keep: (b, n); returns (b, d)."""
-        out: Tensor = self.norm(self.flatten(x, keep))
-        return out
-
-
-class Router(nn.Module):
-    """The path controller: from the image tokens to a weight per order."""
-
-    def __init__(self, config: TrarConfig) -> None:
-        super().__init__()
-        self.hard, self.binarize = config.routing == "hard", config.binarize
-        self.pool_mask = config.pool_mask
-        self.pool: nn.Module
-        if config.pooling == "avg":
-            self.pool = AveragePooling()
-        elif config.pooling == "fc":
-            self.pool = ScorePooling(config.width)
-        else:
-            self.pool = AttentionPooling(config)
-        hidden = config.width // 2
-        self.mlp = nn.Sequential(
-            nn.Linear(config.width, hidden, bias=False),
-            nn.ReLU(inplace=True),
-            nn.Linear(hidden, len(config.orders)),
-        )
-
-    def forward(
-        self,
-        x: Tensor,
-        cells: Tensor | None,
-        temperature: Tensor | float,
-        generator: torch.Generator | None,
-    ) -> Tensor:
-        """Routing weights (b, o) of x (b, n, d); they sum to 1.
-
-        Hard routing is a Gumbel softmax: noise in training alone, so that evaluation is
-        deterministic (the originals draw it there too).
-        """
-        logits: Tensor = self.mlp(self.pool(x, cells if self.pool_mask else None))
-        if not self.hard:
-            return logits.softmax(-1)
-        if self.training:
-            noise = torch.empty_like(logits).exponential_(generator=generator).log().neg()
-            return ((logits.log_softmax(-1) + noise) / temperature).softmax(-1)
-        if self.binarize:
-            return F.one_hot(logits.argmax(-1), logits.shape[-1]).to(logits.dtype)
-        return (logits.log_softmax(-1) / temperature).softmax(-1)
 
 
 class RoutedSelfAttention(nn.Module):
@@ -128,42 +49,30 @@ class RoutedSelfAttention(nn.Module):
         cells: Tensor | None,
         rings: Rings,
         temperature: Tensor | float,
-        generator: torch.Generator | None,
+        noise: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
         """x: (b, n, d), cells: (b, n); returns (b, n, d) and the routing weights (b, o)."""
         config = self.config
-        route = self.router(x, cells, temperature, generator)
+        route = self.router(x, cells, temperature, noise)
         q, k, v = split_heads(self.query_key_value(x), 3, config.heads)
-        attended = routed_attention(
-            q,
-            k,
-            v,
-            route,
-            rings,
-            cells=cells,
-            empty_window=config.empty_window,
-            dropout=config.dropout if self.training else 0.0,
-            attn_dropout=config.attn_dropout,
-        )
+        if self.router.chooses_one and not torch.is_grad_enabled():
+            attended = chosen_attention(
+                q, k, v, route.argmax(-1), rings, cells=cells, empty_window=config.empty_window
+            )
+        else:
+            attended = routed_attention(
+                q,
+                k,
+                v,
+                route,
+                rings,
+                cells=cells,
+                empty_window=config.empty_window,
+                dropout=config.dropout if self.training else 0.0,
+                attn_dropout=config.attn_dropout,
+                kernel=config.kernel,
+            )
         return self.merge(merge_heads(attended)), route
-
-
-class EncoderLayer(nn.Module):
-    """Self-attention and feed-forward over the question."""
-
-    def __init__(self, config: TrarConfig) -> None:
-        super().__init__()
-        width, rate, norm = config.width, config.dropout, config.layer_norm
-        self.attention = SelfAttention(width, config.heads, rate)
-        self.add_attention = Residual(width, rate, norm)
-        self.feed_forward = FeedForward(width, config.ff_width, width, rate)
-        self.add_feed_forward = Residual(width, rate, norm)
-
-    def forward(self, y: Tensor, words: Tensor) -> Tensor:
-        """y: (b, t, d), words: (b, t)."""
-        y = self.add_attention(y, self.attention(y, words))
-        out: Tensor = self.add_feed_forward(y, self.feed_forward(y))
-        return out
 
 
 class DecoderLayer(nn.Module):
@@ -183,41 +92,35 @@ class DecoderLayer(nn.Module):
         self,
         x: Tensor,
         cells: Tensor | None,
-        y: Tensor,
-        words: Tensor,
+        key_value: tuple[Tensor, Tensor],
+        words: Tensor | None,
         rings: Rings,
         temperature: Tensor | float,
-        generator: torch.Generator | None,
+        noise: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
-        """x: (b, n, d), y: (b, t, d); returns (b, n, d) and the routing weights (b, o)."""
-        change, route = self.routed(x, cells, rings, temperature, generator)
+        """x: (b, n, d), key_value: of the question for this layer, words: (b, 1, 1, t); returns
+        (b, n, d) and the routing weights (b, o)."""
+        change, route = self.routed(x, cells, rings, temperature, noise)
         x = self.add_routed(x, change)
-        x = self.add_cross(x, self.cross(x, y, words))
+        x = self.add_cross(x, self.cross(x, *key_value, words))
         return self.add_feed_forward(x, self.feed_forward(x)), route
 
 
-class Trar(nn.Module):
+class Trar(Frame):
     """The whole model: image features and question ids in, answer logits out.
 
     ``temperature`` of hard routing is a buffer: set it with ``model.temperature.fill_(value)``, and
     it is saved with the weights.
     """
 
+    takes_keys = True
     temperature: Tensor
 
     def __init__(self, config: TrarConfig) -> None:
-        super().__init__()
+        super().__init__(config)
         self.config = config
-        width, flat, rate = config.width, config.flat_width, config.dropout
-        self.embedding = nn.Embedding(config.vocabulary_size, config.word_width)
-        self.lstm = nn.LSTM(config.word_width, width, batch_first=True)
-        self.adapter = nn.Linear(config.feature_dim, width)
         self.encoder = nn.ModuleList(EncoderLayer(config) for _ in range(config.layers))
         self.decoder = nn.ModuleList(DecoderLayer(config) for _ in range(config.layers))
-        self.flatten_question = AttentionFlatten(width, config.flat_hidden, flat, rate)
-        self.flatten_image = AttentionFlatten(width, config.flat_hidden, flat, rate)
-        self.norm = LayerNorm(flat, config.layer_norm)
-        self.classifier = nn.Linear(flat, config.answer_count)
         self.rings = Rings(config.grid_side, config.orders)
         self.register_buffer("temperature", torch.tensor(1.0))
 
@@ -229,14 +132,16 @@ class Trar(nn.Module):
         *,
         temperature: float | None = None,
         generator: torch.Generator | None = None,
+        keys: Tensor | None = None,
         record: list[Tensor] | None = None,
     ) -> Tensor:
         """Answer logits (b, answers).
 
-        image: (b, n, f), any float type. question: (b, t) int64, 0 = padding. cells: (b, n) bool,
-        True = real cell; None finds padding as the originals do, by features that are all zero.
-        temperature: instead of the buffer. generator: of the Gumbel noise of hard routing; dropout
-        uses torch's own. record: gets the routing weights (b, o) of each layer appended.
+        image, question, cells: see ``Frame.read``. temperature: instead of the buffer, and of
+        ``eval_tau``. keys: (b,) int64 of ``ops.noise.sample_keys``, which fix the noise of hard
+        routing sample by sample. Without them it is drawn from ``generator`` in training, and
+        belongs to the place in the batch at evaluation (``eval_alpha: gumbel``). Dropout uses
+        torch's own random state. record: gets the routing weights (b, o) of each layer appended.
         """
         count = self.config.grid_side**2
         if image.shape[1] != count:
@@ -244,38 +149,39 @@ class Trar(nn.Module):
                 f"grid_side {self.config.grid_side} means {count} cells, the image features have "
                 f"{image.shape[1]}; set grid_side to that of the features"
             )
-        warmth = self.temperature if temperature is None else temperature
-        cells = _real_cells(image, cells)
-        words = _real_words(question)
-
-        y, _ = self.lstm(self.embedding(question))
-        x = self.adapter(image.to(self.adapter.weight.dtype))
+        warmth, noises = self._heat(temperature), self._noise(len(image), generator, keys)
+        x, y, cells, words = self.read(image, question, cells)
+        keep = of_keys(words)
         for encoder in self.encoder:
-            y = encoder(y, words)
-        for decoder in self.decoder:
-            x, route = decoder(x, cells, y, words, self.rings, warmth, generator)
+            y = encoder(y, keep)
+        key_values = keys_and_values([decoder.cross for decoder in self._decoders()], y)
+        for decoder, key_value, noise in zip(self._decoders(), key_values, noises, strict=True):
+            x, route = decoder(x, cells, key_value, keep, self.rings, warmth, noise)
             if record is not None:
                 record.append(route)
-        joined = self.flatten_question(y, words) + self.flatten_image(x, cells)
-        logits: Tensor = self.classifier(self.norm(joined))
-        return logits
+        return self.answer(x, y, cells, words)
 
+    def _decoders(self) -> list[DecoderLayer]:
+        return cast(list[DecoderLayer], list(self.decoder))
 
-def _real_cells(image: Tensor, cells: Tensor | None) -> Tensor | None:
-    """The mask of real cells, or None where all are, which saves the work of masking.
+    def _heat(self, temperature: float | None) -> Tensor | float:
+        if temperature is not None:
+            return temperature
+        fixed = None if self.training else self.config.eval_tau
+        return self.temperature if fixed is None else fixed
 
-    The cells of an image that is nothing but padding are all alike, so attending to all of them
-    gives what the originals' uniform attention gives.
-    """
-    if cells is None:
-        cells = (image != 0).any(-1)
-    cells = cells | ~cells.any(-1, keepdim=True)
-    return None if bool(cells.all()) else cells
-
-
-def _real_words(question: Tensor) -> Tensor:
-    """The mask of real tokens. A question of padding alone is read as its first token, which
-    keeps attention defined and does not depend on how far the batch is padded."""
-    words = question != 0
-    words[:, 0] |= ~words.any(-1)
-    return words
+    def _noise(
+        self, batch: int, generator: torch.Generator | None, keys: Tensor | None
+    ) -> Sequence[Tensor | None]:
+        """The Gumbel noise (b, o) of every layer, or None for each."""
+        config, device = self.config, self.temperature.device
+        noisy = self.training or config.eval_alpha == "gumbel"
+        if config.routing == "soft" or not noisy:
+            return [None] * config.layers
+        if keys is None and self.training:
+            shape = (config.layers, batch, len(config.orders))
+            noise = torch.empty(shape, device=device).exponential_(generator=generator)
+            return noise.log_().neg_().unbind()
+        if keys is None:
+            keys = sample_keys(0, torch.arange(batch, device=device))
+        return gumbel_noise(keys.to(device), config.layers, len(config.orders)).unbind()

@@ -44,13 +44,18 @@ def check_orders(grid_side: int, orders: Sequence[int]) -> None:
 class Rings(nn.Module):
     """The rings of ``orders`` on a grid, as constant tensors that move with the model.
 
-    ``member`` (n, n, o): 1 where ``orders[o]`` is the smallest window of the query (first axis)
-    that holds the key (second axis); keys outside every window belong to no ring.
-    ``nested`` (o, o): 1 where the ring of the row's order lies in the window of the column's.
+    ``window`` (o, n, n): True where the window of ``orders[o]`` around the query (row) holds the
+    key (column). ``member`` (n, n, o): 1 where it is the smallest that does; keys outside every
+    window belong to no ring. ``nested`` (o, o): 1 where the ring of the row's order lies in the
+    window of the column's. ``ascending`` (o,): the orders' places, smallest window first;
+    ``level`` (n, n) uint8: the place in that list of a pair's smallest window, o where none is.
     """
 
+    window: Tensor
     member: Tensor
     nested: Tensor
+    ascending: Tensor
+    level: Tensor
 
     def __init__(self, grid_side: int, orders: Sequence[int]) -> None:
         super().__init__()
@@ -61,12 +66,20 @@ class Rings(nn.Module):
         reach = torch.tensor([grid_side if order == 0 else order for order in orders])
         fits = reach >= distance[..., None]  # (n, n, o)
         smallest = torch.where(fits, reach, grid_side + 1).amin(-1, keepdim=True)
-        self.register_buffer("member", (fits & (reach == smallest)).float(), persistent=False)
-        self.register_buffer("nested", (reach[:, None] <= reach).float(), persistent=False)
+        constants = {
+            "window": fits.permute(2, 0, 1).contiguous(),
+            "member": (fits & (reach == smallest)).float(),
+            "nested": (reach[:, None] <= reach).float(),
+            "ascending": reach.argsort(),
+            "level": (~fits).sum(-1).to(torch.uint8),  # as many windows are too small
+        }
+        for name, value in constants.items():
+            self.register_buffer(name, value, persistent=False)
 
     def sums(self, values: Tensor) -> Tensor:
         """The sum of a map ``values`` (b, n, n) over each ring, (n, b, o)."""
-        return torch.bmm(values.transpose(0, 1), self.member)
+        # this way round the product is a single pass; the other way it is several times slower
+        return torch.bmm(self.member.transpose(1, 2), values.permute(1, 2, 0)).transpose(1, 2)
 
     def spread(self, values: Tensor) -> Tensor:
         """The map (b, n, n) that has ``values`` (n, b, o) on their rings and 0 elsewhere."""
@@ -140,7 +153,6 @@ def _inverse(total: Tensor, empty: Tensor | None) -> Tensor:
 
 def _window_maxima(scores: Tensor, rings: Rings) -> Tensor:
     """The largest score in each window, (n, b, o)."""
-    windows = (rings.member @ rings.nested) > 0  # (n, n, o)
     lowest = torch.finfo(scores.dtype).min
-    maxima = [scores.masked_fill(~window, lowest).amax(-1) for window in windows.unbind(-1)]
+    maxima = [scores.masked_fill(~window, lowest).amax(-1) for window in rings.window]
     return torch.stack(maxima, dim=-1).transpose(0, 1)

@@ -3,7 +3,8 @@
 A = sum_o route_o softmax(S | window o), out = A V, with S = Q K^T / sqrt(c).
 Source: Zhou et al., TRAR, ICCV 2021; TRAR-VQA openvqa/models/TRAR/trar.py:272-354, which computes
 one masked softmax per order. Here one map of exponentials serves all orders (see ``rings``) and
-the backward pass is written out, so two or three maps are kept instead of 2 o + 1 and more.
+the backward pass is written out, so one map is kept, and a byte per element of dropout, instead of
+2 o + 1 maps and more. On CUDA a Triton kernel (``routed_triton``) does the same and keeps none.
 
 b = batch, h = heads, n = grid cells, c = channels of a head, o = orders. Inside, batch and heads
 are one axis.
@@ -11,20 +12,26 @@ are one axis.
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from trar.trainer.ops.dropout import keep_mask, kept_share
+from trar.errors import ConfigError
+from trar.trainer.ops.dropout import as_factor, keep_mask, kept_share
 from trar.trainer.ops.rings import Rings, RingSoftmax, ring_softmax
 
 AttentionDropout = Literal["shared", "per_order"]
 EmptyWindow = Literal["zero", "uniform"]
+Kernel = Literal["auto", "eager", "triton"]
+LARGEST_GRID, LARGEST_HEAD = 256, 128  # of the Triton kernel: a row of scores stays in registers
 
 
+@torch.compiler.disable  # type: ignore[untyped-decorator]  # nothing in it that it could fuse
 def routed_attention(
     q: Tensor,
     k: Tensor,
@@ -36,6 +43,7 @@ def routed_attention(
     empty_window: EmptyWindow = "zero",
     dropout: float = 0.0,
     attn_dropout: AttentionDropout = "shared",
+    kernel: Kernel = "auto",
 ) -> Tensor:
     """Mix one softmax per window with the routing weights, then attend once: (b, h, n, c).
 
@@ -43,21 +51,55 @@ def routed_attention(
     real cell, None = all; other cells are no keys. A window without a key contributes nothing
     (``zero``) or attends to all n cells alike, as the originals do (``uniform``). ``dropout``
     falls on the probabilities: one mask for the mixed map (``shared``) or an independent one per
-    order before mixing (``per_order``, as the originals).
+    order before mixing (``per_order``, as the originals). ``kernel``: ``auto`` takes Triton's on
+    CUDA where it can. Halves are computed in float32, and returned as they came.
+
+    Raises:
+        ConfigError: ``kernel`` is ``triton`` and cannot be used here.
     """
-    merged = _RoutedAttention.apply(  # type: ignore[no-untyped-call]
-        q.flatten(0, 1),
-        k.flatten(0, 1),
-        v.flatten(0, 1),
-        route,
-        rings,
-        cells,
-        empty_window == "uniform",
-        dropout,
-        attn_dropout == "per_order",
-    )
-    out: Tensor = merged.view(q.shape)
-    return out
+    uniform, per_order = empty_window == "uniform", attn_dropout == "per_order"
+    if kernel != "eager":
+        why_not = _why_no_triton(q, rings, interpreted=kernel == "triton")
+        if why_not is None:
+            from trar.trainer.ops.routed_triton import triton_routed_attention
+
+            return triton_routed_attention(
+                q, k, v, route, rings, cells, uniform, dropout, per_order
+            )
+        if kernel == "triton":
+            raise ConfigError(f"kernel is 'triton', but {why_not}; use kernel 'auto' or 'eager'")
+    wide = torch.promote_types(q.dtype, torch.float32)
+    with torch.autocast(q.device.type, enabled=False):
+        merged: Tensor = _RoutedAttention.apply(  # type: ignore[no-untyped-call]
+            q.flatten(0, 1).to(wide),
+            k.flatten(0, 1).to(wide),
+            v.flatten(0, 1).to(wide),
+            route.to(wide),
+            rings,
+            cells,
+            uniform,
+            dropout,
+            per_order,
+        )
+    return merged.view(q.shape).to(q.dtype)
+
+
+def _why_no_triton(q: Tensor, rings: Rings, *, interpreted: bool) -> str | None:
+    """Why the Triton kernel cannot take ``q`` (b, h, n, c), or None where it can; on the CPU it can
+    by Triton's interpreter, which is slow and for tests (``interpreted``)."""
+    if find_spec("triton") is None:
+        return "triton is not installed"
+    interpreted = interpreted and os.environ.get("TRITON_INTERPRET") == "1"
+    if q.device.type != "cuda" and not interpreted:
+        return f"the tensors are on {q.device.type}"
+    if q.dtype == torch.float64:
+        return "the tensors are float64"
+    if len(rings.level) > LARGEST_GRID or q.shape[-1] > LARGEST_HEAD:
+        return (
+            f"{len(rings.level)} cells with heads of {q.shape[-1]} channels are more than "
+            f"{LARGEST_GRID} and {LARGEST_HEAD}"
+        )
+    return None
 
 
 class _RoutedAttention(torch.autograd.Function):
@@ -100,36 +142,39 @@ class _RoutedAttention(torch.autograd.Function):
             count = route.shape[1] if per_order else 1
             keep = keep_mask((count, *softmax.terms.shape), rate, q.device)
             routes = routes / kept_share(rate)
-        mixed = _mix(softmax, rings, routes, keep)
-        filled = _Filled.into(mixed, routes, fill, keep) if fill is not None else None
-        ctx.save_for_backward(
-            q, k, v, softmax.terms, softmax.shift, softmax.inverse, routes, keep, mixed
-        )
+        spare = None if softmax.terms is scores else scores  # memory that is new has to be cleared
+        mixed = _mix(softmax, rings, routes, keep, out=spare)
+        filled = None if fill is None else _Filled.of(routes, fill, keep)
+        if filled is not None:
+            filled.add_to(mixed)
+        ctx.save_for_backward(q, k, v, softmax.terms, softmax.shift, softmax.inverse, routes, keep)
         ctx.rings, ctx.heads, ctx.rate, ctx.filled = rings, heads, rate, filled
         return torch.bmm(mixed, v)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:
-        q, k, v, terms, shift, inverse, routes, keep, mixed = ctx.saved_tensors
+        q, k, v, terms, shift, inverse, routes, keep = ctx.saved_tensors
         rings, filled = ctx.rings, ctx.filled
         softmax = RingSoftmax(terms, shift, inverse)
-        grad_v = torch.bmm(mixed.mT, grad_out)
         grad = torch.bmm(grad_out, v.mT)  # G
         weighted = terms * grad
         if keep is None or len(keep) == 1:
-            weighted = weighted if keep is None else torch.where(keep[0], weighted, 0.0)
+            weighted = weighted if keep is None else weighted.mul_(as_factor(keep[0]))
             delta = softmax.to_orders(rings.sums(weighted))
         else:
-            kept = (rings.sums(torch.where(mask, weighted, 0.0)) for mask in keep)
+            kept = (rings.sums(weighted * as_factor(mask)) for mask in keep)
             delta = torch.stack([softmax.to_orders(x)[..., o] for o, x in enumerate(kept)], -1)
 
         pull = rings.spread(softmax.to_rings(routes * delta))
-        if filled is None:
-            grad.mul_(mixed)
-        else:
-            delta = delta + filled.multiply(grad, mixed)
-        grad_scores = grad.addcmul_(terms, pull, value=-1)
+        if filled is not None:
+            delta = delta + filled.route_share(grad)
+        # made again rather than kept, in the place of what is no longer needed
+        mixed = _mix(softmax, rings, routes, keep, out=weighted)
+        grad_scores = grad.mul_(mixed).addcmul_(terms, pull, value=-1)
+        if filled is not None:
+            filled.add_to(mixed)  # after the scores, on which it does not depend
+        grad_v = torch.bmm(mixed.mT, grad_out)
         scale = q.shape[-1] ** -0.5
         nothing = q.new_empty(1, 1, 1)
         grad_q = torch.baddbmm(nothing, grad_scores, k, beta=0, alpha=scale)
@@ -140,19 +185,21 @@ class _RoutedAttention(torch.autograd.Function):
         return grad_q, grad_k, grad_v, grad_route, None, None, None, None, None
 
 
-def _mix(softmax: RingSoftmax, rings: Rings, routes: Tensor, keep: Tensor | None) -> Tensor:
-    """The mixed map (bh, n, n), without what empty windows add.
+def _mix(
+    softmax: RingSoftmax, rings: Rings, routes: Tensor, keep: Tensor | None, out: Tensor | None
+) -> Tensor:
+    """The mixed map (bh, n, n), without what empty windows add; in ``out`` where that is given.
 
     routes: (n, bh, o), already divided by the kept share; keep: (1 or o, bh, n, n) bool.
     """
     if keep is None or len(keep) == 1:
-        mixed = softmax.terms * rings.spread(softmax.to_rings(routes))
-        return mixed if keep is None else torch.where(keep[0], mixed, 0.0)
-    mixed = torch.zeros_like(softmax.terms)
+        mixed = torch.mul(softmax.terms, rings.spread(softmax.to_rings(routes)), out=out)
+        return mixed if keep is None else mixed.mul_(as_factor(keep[0]))
+    mixed = torch.zeros_like(softmax.terms) if out is None else out.zero_()
     for order, mask in enumerate(keep):
         one = torch.zeros_like(routes)
         one[..., order] = routes[..., order]
-        mixed.addcmul_(mask.to(mixed.dtype), rings.spread(softmax.to_rings(one)))
+        mixed += rings.spread(softmax.to_rings(one)).mul_(as_factor(mask))
     return mixed.mul_(softmax.terms)
 
 
@@ -161,7 +208,7 @@ class _Filled:
     """The rows of the map to which empty windows add uniform attention: few, all of padded cells.
 
     r = such rows. ``rows`` (r,) index (bh * n); ``empty`` (r, o) bool; ``keep`` (1 or o, r, n)
-    bool; ``extra`` (r, n), what was added: u D, or sum_o u_o D_o.
+    bool; ``extra`` (r, n), what is added: u D, or sum_o u_o D_o.
     """
 
     rows: Tensor
@@ -170,27 +217,26 @@ class _Filled:
     extra: Tensor
 
     @classmethod
-    def into(cls, mixed: Tensor, routes: Tensor, fill: Tensor, keep: Tensor | None) -> _Filled:
-        """Add to ``mixed`` (bh, n, n) in place; fill: (n, bh, o) bool, others as ``_mix``."""
-        size = mixed.shape[-1]
+    def of(cls, routes: Tensor, fill: Tensor, keep: Tensor | None) -> _Filled:
+        """fill: (n, bh, o) bool, the empty windows; others as ``_mix``."""
         every = fill.transpose(0, 1).flatten(0, 1)
         rows = every.any(-1).nonzero().squeeze(-1)
-        empty = every[rows]
+        empty, size = every[rows], len(fill)
         uniform = routes.transpose(0, 1).flatten(0, 1)[rows] * empty / size  # (r, o)
         if keep is None:
             kept = torch.ones((1, len(rows), size), dtype=torch.bool, device=rows.device)
         else:
             kept = keep.flatten(1, 2)[:, rows]
-        extra = (uniform.T.unsqueeze(-1) * kept).sum(0)
-        mixed.view(-1, size).index_add_(0, rows, extra)
-        return cls(rows, empty, kept, extra)
+        return cls(rows, empty, kept, (uniform.T.unsqueeze(-1) * kept).sum(0))
 
-    def multiply(self, grad: Tensor, mixed: Tensor) -> Tensor:
-        """Multiply ``grad`` G (bh, n, n) in place with ``mixed`` less what was added, which depends
-        on no score; returns the addition's own dRoute_o of each row, (n, bh, o)."""
+    def add_to(self, mixed: Tensor) -> None:
+        """Add what empty windows attend to, in place; mixed: (bh, n, n)."""
+        mixed.view(-1, mixed.shape[-1]).index_add_(0, self.rows, self.extra)
+
+    def route_share(self, grad: Tensor) -> Tensor:
+        """The addition's own dRoute_o of each row, (n, bh, o), from G ``grad`` (bh, n, n)."""
         count, size, _ = grad.shape
         here = grad.view(-1, size)[self.rows]
         share = self.empty * (here * self.keep).sum(-1).T / size
-        grad.mul_(mixed).view(-1, size).index_add_(0, self.rows, here * self.extra, alpha=-1)
         every = share.new_zeros(count * size, share.shape[1]).index_copy_(0, self.rows, share)
         return every.view(count, size, -1).transpose(0, 1)

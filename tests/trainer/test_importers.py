@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import dataclasses
 import json
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,9 +11,16 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
+from stores import COLOURS, StorePlan, make_store
 
+from trar.cli import main
 from trar.errors import CheckpointError
+from trar.features.answers import AnswerDictionary
+from trar.features.text import Vocabulary
+from trar.trainer.checkpoint import load_checkpoint
 from trar.trainer.importers import import_checkpoint, import_state, to_original
+from trar.trainer.tensor_file import read_tensors
 
 REFERENCE = Path(__file__).parents[1] / "data" / "reference" / "trar_vqa_soft_fc.npz"
 MINIMAL = {"heads": 4, "grid": 6}
@@ -88,7 +96,9 @@ def test_sizes_that_do_not_fit_are_errors(original, sizes, message) -> None:
 
 
 def test_weights_of_another_system_are_refused(original) -> None:
-    with pytest.raises(CheckpointError, match="only trar"):
+    with pytest.raises(CheckpointError, match="system is 'ban'; trar, mcan, rwsan"):
+        import_state("ban", *original)
+    with pytest.raises(CheckpointError, match=r"left over: .*routing_block"):
         import_state("mcan", *original)
     with pytest.raises(CheckpointError, match=r"adapter\.frcn_linear\.weight .*is missing"):
         import_state("trar", {"weight": torch.zeros(1)}, {})
@@ -150,3 +160,119 @@ def test_a_file_with_code_is_refused_and_not_run(tmp_path) -> None:
     with pytest.raises(CheckpointError, match="objects or code"):
         import_checkpoint(path)
     assert not proof.exists()
+
+
+def write_inputs(folder: Path, state: dict, sizes: dict) -> list[str]:
+    """A file as the original code writes it, and a vocabulary and answers of its size; returns
+    the arguments that name them."""
+    rest = {"optimizer": {"state": {}, "param_groups": []}, "lr_base": 1e-4, "epoch": 13}
+    torch.save({"state_dict": state, **rest}, folder / "epoch13.pkl")
+    words = ("PAD", "UNK", "CLS", *(f"w{n}" for n in range(sizes["vocab"] - 3)))
+    vocabulary = Vocabulary(words, (("train", 9),)).to_json()
+    (folder / "words.json").write_text(json.dumps(vocabulary))
+    answers = AnswerDictionary(tuple(f"a{n}" for n in range(sizes["answers"]))).to_json()
+    (folder / "answer_dict.json").write_text(json.dumps(answers))
+    return [
+        *("import", str(folder / "epoch13.pkl"), "--vocabulary", str(folder / "words.json")),
+        *("--answers", str(folder / "answer_dict.json"), "--set", f"model.heads={sizes['heads']}"),
+        *("--set", f"data.grid={sizes['grid']}"),
+    ]
+
+
+def run(arguments: list[str]) -> str:
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+PRESETS = {
+    "trar_vqa_soft_avg": "vqa-soft-avg",
+    "trar_vqa_hard_avg_binarize": "vqa-hard-avg-binarize",
+    "trar_vqa_hard_attention": "vqa-hard-attention",
+    "trar_clevr_hard_fc_binarize": "clevr-hard-fc",
+}
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_an_imported_checkpoint_answers_as_the_original_code(name: str, tmp_path: Path) -> None:
+    reference = dict(np.load(REFERENCE.with_name(f"{name}.npz")))
+    sizes = json.loads(reference["config"].tobytes())
+    state = {
+        key.removeprefix("state/"): torch.from_numpy(value)
+        for key, value in reference.items()
+        if key.startswith("state/")
+    }
+    arguments = write_inputs(tmp_path, state, sizes)
+    noise_free = ["--set", "model.eval_alpha=softmax", "--set", f"model.eval_tau={sizes['tau']}"]
+    hard = noise_free if sizes["routing"] == "hard" else []
+    output = run([*arguments, "--preset", PRESETS[name], *hard])
+    assert "names are weights, and all of them were taken" in output
+    checkpoint = load_checkpoint(tmp_path / "epoch13.safetensors")
+    assert (checkpoint.epoch, checkpoint.config.split) == (13, "train")
+    model = checkpoint.model().double()
+    model.load_state_dict(read_tensors(checkpoint.path, "model."))
+    logits = model(
+        torch.from_numpy(reference["in/image"]), torch.from_numpy(reference["in/question"])
+    )
+    np.testing.assert_allclose(logits.detach(), reference["out/logits"], rtol=0, atol=1e-9)
+
+
+def test_the_report_shows_every_name(original, tmp_path: Path) -> None:
+    arguments = write_inputs(tmp_path, *original)
+    report = json.loads(run([*arguments, "--json"]).partition("Note")[0])
+    names = {row["original"]: row["ours"] for row in report["names"]}
+    assert names.keys() == original[0].keys() | {"optimizer", "lr_base", "epoch"}
+    assert names["optimizer"] == "-"
+    assert "taken as trained on train; else say --split" in report["notes"]
+
+
+def test_an_existing_file_is_not_overwritten(original, tmp_path: Path) -> None:
+    arguments = write_inputs(tmp_path, *original)
+    run(arguments)
+    before = (tmp_path / "epoch13.safetensors").read_bytes()
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 1
+    assert "exists already, and is never overwritten; choose --out" in result.output
+    assert (tmp_path / "epoch13.safetensors").read_bytes() == before
+
+
+def test_a_preset_of_another_pooling_is_refused(original, tmp_path: Path) -> None:
+    arguments = write_inputs(tmp_path, *original)
+    result = CliRunner().invoke(main, [*arguments, "--preset", "vqa-soft-avg"])
+    assert result.exit_code == 1
+    assert "the weights are of fc pooling, preset vqa-soft-avg has avg" in result.output
+
+
+def test_words_and_answers_are_needed(original, tmp_path: Path) -> None:
+    file = write_inputs(tmp_path, *original)[1]
+    result = CliRunner().invoke(main, ["import", file])
+    assert result.exit_code == 1
+    assert "give --store, or --vocabulary and --answers" in result.output
+
+
+def test_imported_weights_are_scored_and_predicted_with_on_their_store(
+    original, tmp_path: Path
+) -> None:
+    state, sizes = original
+    words = sizes["vocab"] - 3  # the store's own are eight: what colour is it red blue …
+    plan = StorePlan(grid=6, width=24, extra_words=[f"w{n}" for n in range(words - 6)],
+                     known_answers=[*COLOURS, "yes", "no", *"vwxyz"])  # fmt: skip
+    store = make_store(tmp_path / "features" / "vqa", plan)
+    assert (len(store.vocabulary), len(store.answers)) == (sizes["vocab"], sizes["answers"])
+    file = write_inputs(tmp_path, state, sizes)[1]
+    run(["import", file, "--store", str(store.path), "--set", "model.heads=4",
+         "--set", "data.grid=null", "--out", str(tmp_path / "ours.safetensors")])  # fmt: skip
+    ours, on = str(tmp_path / "ours.safetensors"), ["--store", str(store.path), "--device", "cpu"]
+    scores = json.loads(run(["eval", ours, *on, "--split", "val", "--json"]))
+    assert scores["questions"] == len(store.questions("val").ids)
+    result = CliRunner().invoke(main, ["eval", ours, *on, "--split", "train"])
+    assert "of train were trained on" in result.output
+    run(["predict", ours, *on, "--split", "test", "--out", str(tmp_path / "test.json")])
+    answers = json.loads((tmp_path / "test.json").read_text())
+    assert len(answers) == len(store.questions("test").ids)
+    wrong = make_store(tmp_path / "other" / "vqa", dataclasses.replace(plan, width=8))
+    result = CliRunner().invoke(
+        main, ["import", file, "--store", str(wrong.path), "--set", "model.heads=4"]
+    )
+    assert result.exit_code == 1
+    assert "6x6 cells of 24 numbers" in result.output

@@ -1,0 +1,84 @@
+"""``trar show``: what a recipe does, drawn."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from trar.commands.options import PATH, json_option
+
+if TYPE_CHECKING:
+    from trar.trainer.schedule_table import EpochSchedule
+
+_BAR = 20
+
+
+@click.group()
+def show() -> None:
+    """Draw what a recipe does."""
+
+
+@show.command()
+@click.option("--preset", help="A recipe by name or file.  [default: vqa-soft-avg]")
+@click.option("--run", type=PATH, help="The recipe of this run's folder.")
+@click.option(
+    "--set", "sets", multiple=True, metavar="KEY=VALUE", help="Change one setting of the preset."
+)
+@click.option("--plot", type=PATH, metavar="FILE.png", help="Draw it (extra `plots`).")
+@json_option
+def schedule(
+    preset: str | None, run: Path | None, sets: tuple[str, ...], plot: Path | None, as_json: bool
+) -> None:
+    """Show learning rate and temperature by epoch.
+
+    \b
+    Example: trar show schedule --preset vqa-hard-avg
+             trar show schedule --run runs/vqa-hard-avg --plot schedule.png
+    """
+    from trar.console import table
+    from trar.trainer.config import build_config
+    from trar.trainer.preset_files import FALLBACK_PRESET
+    from trar.trainer.schedule_table import config_of_run, plot_schedule, schedule_by_epoch
+
+    if run is not None and (preset or sets):
+        raise click.UsageError("--run has a recipe of its own: leave out --preset and --set")
+    name = preset or FALLBACK_PRESET
+    config = config_of_run(run) if run else build_config("features", preset=name, sets=sets)
+    rows = schedule_by_epoch(config)
+    title = str(run or name)
+    if plot is not None:
+        plot_schedule(rows, config.temperature.policy, title, plot)
+    if as_json:
+        click.echo(json.dumps([dataclasses.asdict(row) for row in rows], indent=1))
+        return
+    click.echo(title)
+    click.echo(table(_lines(rows), header=_header(rows)))
+    if rows[0].temperature is None:
+        click.echo("Routing is soft: no temperature.")
+    if plot is not None:
+        click.echo(f"Drawn: {plot}")
+
+
+def _header(rows: list[EpochSchedule]) -> tuple[str, ...]:
+    heat = () if rows[0].temperature is None else ("temperature", "")
+    return ("epoch", "learning rate", "".ljust(_BAR), *heat)
+
+
+def _lines(rows: list[EpochSchedule]) -> list[tuple[str, ...]]:
+    fastest = max(row.learning_rate for row in rows)
+    hottest = max(row.temperature or 0 for row in rows)
+    lines = []
+    for row in rows:
+        cells = [str(row.epoch), f"{row.learning_rate:.3g}", _bar(row.learning_rate / fastest)]
+        if row.temperature is not None:
+            cells += [f"{row.temperature:.3f}", _bar(row.temperature / hottest)]
+        lines.append(tuple(cells))
+    return lines
+
+
+def _bar(share: float) -> str:
+    return "█" * max(1, round(share * _BAR))

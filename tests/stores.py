@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+from ragged_store import Rows
 
 from trar.features.answers import AnswerDictionary, sparse_targets
 from trar.features.questions import AnswerTable, QuestionTable, Ragged, SparseTargets, Texts
@@ -24,6 +25,7 @@ from trar.features.schema import (
 )
 from trar.features.text import Vocabulary, encode_questions
 from trar.features.writer import PreparedImage, ShardPlace, StoreWriter, write_image_shard
+from trar.pipeline.plan import ImagePlan
 
 COLOURS = ("red", "green", "blue", "grey")
 SHARD_IMAGES = 10
@@ -33,7 +35,9 @@ SHARD_IMAGES = 10
 class StorePlan:
     """What ``make_store`` writes. An image is a colour on some cells; it is asked what colour it
     has and, for each of ``asked``, whether it has that one. ``question_splits`` maps a question
-    split to its image split; splits named test have no answers."""
+    split to its image split; splits named test have no answers. With ``most_regions`` an image has
+    up to so many regions with boxes instead of a grid, all of its colour. A split has the question ids of
+    the one that ``same_ids`` names, where that names one."""
 
     images: Mapping[str, int] = field(default_factory=lambda: {"train": 40, "val": 15, "test": 6})
     question_splits: Mapping[str, str] = field(
@@ -46,6 +50,8 @@ class StorePlan:
     seed: int = 0
     extra_words: Sequence[str] = ()
     known_answers: Sequence[str] = (*COLOURS, "yes", "no")
+    same_ids: Mapping[str, str] = field(default_factory=dict)
+    most_regions: int = 0
 
 
 def make_store(
@@ -55,6 +61,8 @@ def make_store(
     plan = plan or StorePlan()
     rng = np.random.default_rng(plan.seed)
     spec = FeatureSpec(plan.grid**2, plan.width, "float16", (plan.grid, plan.grid))
+    if plan.most_regions:
+        spec = FeatureSpec(plan.most_regions, plan.width, "float16", ragged=True, boxes=True)
     colours = {name: rng.integers(len(COLOURS), size=n) for name, n in plan.images.items()}
     what = [f"is it {colour}?" for colour in plan.asked]
     texts = ["What colour is it?", *what, *plan.extra_words]
@@ -105,6 +113,8 @@ def _write_images(
     rng: np.random.Generator,
 ) -> ImageSplit:
     ids = np.arange(len(colours)) * 3 + 7
+    if spec.ragged:
+        return _write_regions(writer, container, split, spec, ids, colours, rng)
     writer.create_images(split, spec, ids, SHARD_IMAGES)
     receipts = []
     for shard, start in enumerate(range(0, len(colours), SHARD_IMAGES)):
@@ -113,6 +123,42 @@ def _write_images(
         receipts.append(write_image_shard(place, images, "made by a test"))
     writer.finish_images(split, spec, receipts)
     return ImageSplit(len(colours), SHARD_IMAGES, sum(r.masked_cells for r in receipts), 1.0, 0.0)
+
+
+def _write_regions(
+    writer: StoreWriter,
+    container: Container,
+    split: str,
+    spec: FeatureSpec,
+    ids: np.ndarray,
+    colours: np.ndarray,
+    rng: np.random.Generator,
+) -> ImageSplit:
+    lengths = rng.integers(2, spec.rows + 1, size=len(colours))
+    offsets = np.concatenate([[0], np.cumsum(lengths)])
+    images = []
+    for colour, length in zip(colours, lengths, strict=True):
+        values = rng.uniform(0.01, 0.3, (length, spec.width)).astype(spec.dtype)
+        values[:, colour] = 1.0
+        boxes = rng.random((length, 4), np.float32)
+        images.append(PreparedImage(values, np.ones(length, np.bool_), boxes=boxes, size=(9, 7)))
+    writer.create_images(split, spec, ids, SHARD_IMAGES, offsets)
+    receipts = []
+    for part in ImagePlan(split, Rows(range(len(ids))), SHARD_IMAGES, offsets).parts(spec):
+        place = ShardPlace(
+            writer.folder,
+            split,
+            part.shard,
+            SHARD_IMAGES,
+            spec,
+            container,
+            skip_rows=part.skip_rows,
+            flat_rows=part.flat_rows,
+        )
+        own = [images[row] for row in part.images.rows]
+        receipts.append(write_image_shard(place, own, "made by a test"))
+    writer.finish_images(split, spec, receipts)
+    return ImageSplit(len(ids), SHARD_IMAGES, 0, 1.0, 0.0, int(offsets[-1]))
 
 
 def _image(spec: FeatureSpec, colour: int, rng: np.random.Generator) -> PreparedImage:
@@ -142,8 +188,9 @@ def _write_questions(
         kinds += [0, *(1 for _ in plan.asked)]
         rows += [row] * (1 + len(plan.asked))
     count = len(texts)
+    number = list(plan.question_splits).index(plan.same_ids.get(split, split))
     table = QuestionTable(
-        ids=np.arange(count) + 1000 * (1 + list(plan.question_splits).index(split)),
+        ids=np.arange(count) + 1000 * (1 + number),
         image_split=np.zeros(count, np.uint8),
         image_row=np.array(rows, np.int32),
         type=np.array(kinds, np.uint16),
@@ -162,6 +209,7 @@ def _write_questions(
             texts=Texts.pack([answer for one in lists for answer in one]),
             type=np.where(np.array(kinds) == 1, 1, 3).astype(np.uint8),
             majority=Texts.pack(truth),
+            scores=np.full(count, 0.6, np.float32) if plan.rule == "labels" else None,
         )
         targets = SparseTargets(*sparse_targets(lists, answers, plan.rule))
         writer.write_table(f"answers/{split}", own.columns())

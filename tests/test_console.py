@@ -6,13 +6,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import click
+import numpy as np
 import pytest
 
 from trar import console
 from trar.commands.options import on_stop
 from trar.console import TrainingProgress, WorkProgress, duration, table
 from trar.fileio import human_bytes
-from trar.trainer.metrics.result import VqaScore
+from trar.trainer.metrics.result import collect
 from trar.trainer.progress import Progress
 
 
@@ -52,7 +53,7 @@ def test_a_log_gets_a_line_now_and_then(
 
 def test_every_epoch_leaves_a_line(capsys: pytest.CaptureFixture[str]) -> None:
     run = Path("runs/x")
-    scores = VqaScore("official", 50.0, {"yes/no": 60.0}, {}, {1: 50.0})
+    scores = collect("official", [1, 2], np.array([0.6, 0.4]), ["", ""], ["yes/no", ""])
     with TrainingProgress() as progress:
         progress(Progress("note", run, note="careful"))
         progress(
@@ -62,7 +63,7 @@ def test_every_epoch_leaves_a_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().err == (
         "Note: careful\n"
         "epoch 1/2: loss 1.2500, 1,234 samples/s, data wait 1.4 %, 50.00 (yes/no 60.00), "
-        "1 question, official VQA rules of 2021\n"
+        "2 questions, official VQA rules of 2021\n"
     )
 
 

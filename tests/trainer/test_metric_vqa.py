@@ -143,6 +143,42 @@ def test_columns_equal_a_plain_reading_of_the_rule(data: st.DataObject) -> None:
     assert other.overall == score.overall
 
 
+@given(st.data())
+def test_many_questions_of_any_number_of_answers_equal_the_plain_reading(
+    data: st.DataObject,
+) -> None:
+    words = st.sampled_from(["none", "0", "the cat", "cat", "u.s.", "us", " red", "red", "a", ""])
+    answers = data.draw(st.lists(st.lists(words, min_size=1, max_size=12), min_size=1, max_size=8))
+    predictions = [data.draw(words) for _ in answers]
+    names = [data.draw(st.sampled_from(["what", "is", ""])) for _ in answers]
+    score = vqa.score_columns(range(len(answers)), predictions, answers, names, names)
+    expected = list(map(plain_official, predictions, answers))
+    assert list(score.per_question.values()) == expected
+    lists = {name: [] for name in names}
+    for name, value in zip(names, score.accuracies.tolist(), strict=True):
+        lists[name].append(value)
+    means = {name: round(100 * sum(one) / len(one), 2) for name, one in lists.items() if name}
+    assert score.per_question_type == score.per_answer_type == means
+    assert list(score.per_question_type) == list(means)
+
+
+@pytest.mark.parametrize("rules", RULES)
+@pytest.mark.parametrize("numbers", [None, [1] * 10, [1, 2, 3, 4, 5, 6, 7, 8, 9, 9], range(10)])
+def test_files_and_parsed_json_agree_whatever_tells_annotators_apart(
+    numbers: Any, rules: Any, tmp_path: Path
+) -> None:
+    questions, annotations, results = case(["red"] * 6 + ["blue"] * 4, "blue")
+    for number, record in enumerate(annotations["annotations"][0]["answers"]):
+        del record["answer_id"]
+        if numbers is not None:
+            record["answer_id"] = numbers[number]
+    for name, value in (("q", questions), ("a", annotations), ("r", results)):
+        (tmp_path / name).write_text(json.dumps(value))
+    parsed = vqa.score(questions, annotations, results, rules)
+    assert vqa.score(*(tmp_path / name for name in "qar"), rules) == parsed
+    assert bool(parsed.notes) == (len(set(numbers or [])) < 10)
+
+
 def plain_official(prediction: str, answers: list[str]) -> float:
     """The 2021 rules, one annotator after the other, without memory or short cuts."""
 
@@ -279,13 +315,23 @@ def test_questions_of_another_split_are_refused() -> None:
         ({"answers": ["red"]}, "an annotated answer is 'red', expected"),
         ({"answers": [{"answer": 2}]}, "an annotated answer is {'answer': 2}"),
         ({"answers": [{"text": "x"}]}, "an annotated answer is {'text': 'x'}"),
+        ({"answers": [{"answer": ["x"]}]}, "an annotated answer is {'answer': ['x']}"),
     ],
 )
-def test_trimmed_annotations_are_refused(extra: Any, message: str) -> None:
-    with pytest.raises(ScoreError) as caught:
-        vqa.score(*case(["red"] * 10, "red", **extra))
-    assert message in str(caught.value)
-    assert "official annotations" in str(caught.value)
+def test_trimmed_annotations_are_refused(extra: Any, message: str, tmp_path: Path) -> None:
+    questions, annotations, results = case(["red"] * 10, "red", **extra)
+    (tmp_path / "a.json").write_text(json.dumps(annotations))
+    for source in (annotations, tmp_path / "a.json"):
+        with pytest.raises(ScoreError) as caught:
+            vqa.score(questions, source, results)
+        assert message in str(caught.value)
+        assert "official annotations" in str(caught.value)
+
+
+def test_an_id_beyond_64_bits_is_refused() -> None:
+    questions, annotations, results = case(["red"] * 10, "red", question_id=1 << 64)
+    with pytest.raises(ScoreError, match="question id 18446744073709551616 is too large"):
+        vqa.score(questions, annotations, results)
 
 
 def test_a_question_annotated_twice_is_refused() -> None:

@@ -10,7 +10,8 @@ import pytest
 
 from trar.errors import DiskError, ScoreError
 from trar.trainer.metrics.vqa_files import read_results
-from trar.trainer.submission import write_evalai
+from trar.trainer.scoring import Predictions
+from trar.trainer.submission import need_order, submission_name, write_evalai, write_submission
 
 
 def test_file_is_a_bare_list_and_reads_back(tmp_path: Path) -> None:
@@ -38,6 +39,25 @@ def test_a_label_is_no_answer(tmp_path: Path) -> None:
 def test_a_missing_answer_is_a_bug_of_the_caller(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="shorter"):
         write_evalai(tmp_path / "results.json", [2, 3], ["yes"])
+
+
+def test_clevr_is_one_answer_a_line_in_the_order_of_the_indices(tmp_path: Path) -> None:
+    path = tmp_path / submission_name("clevr", "test")
+    assert path.name == "result-test.txt"
+    found = Predictions(np.array([2, 0, 1]), ["cube", "yes", "3"], np.zeros(3, np.float32))
+    write_submission(path, "clevr", found)
+    assert path.read_text() == "yes\n3\ncube\n"
+    gap = Predictions(np.array([2, 0, 3]), ["cube", "yes", "3"], np.zeros(3, np.float32))
+    with pytest.raises(ScoreError, match="the question indices end at 3, and there are 3"):
+        write_submission(path, "clevr", gap)
+    need_order(path, "vqa", gap.question_ids)
+    assert path.read_text() == "yes\n3\ncube\n"
+
+
+def test_other_data_sets_are_a_list(tmp_path: Path) -> None:
+    path = tmp_path / submission_name("vqa", "test")
+    write_submission(path, "vqa", Predictions(np.array([9]), ["2"], np.zeros(1, np.float32)))
+    assert json.loads(path.read_text()) == [{"question_id": 9, "answer": "2"}]
 
 
 def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:

@@ -111,10 +111,12 @@ class AnswerDictionary:
     ) -> AnswerDictionary:
         """The answers seen ``min_count`` times or more, in order of first appearance.
 
-        Under "vqa" normal forms are counted, as openvqa does with ``multiple_choice_answer``;
-        under "exact" the answers as they stand, because that is how they are scored.
+        Under "vqa" normal forms are counted, as openvqa does with ``multiple_choice_answer``, and
+        so they are under "raw"; else the answers as they stand, because that is how they are
+        scored.
         """
-        answers = map(normalize_answer, majority_answers) if rule == "vqa" else majority_answers
+        normal = rule in ("vqa", "raw")
+        answers = map(normalize_answer, majority_answers) if normal else majority_answers
         return cls(tuple(answer for answer, n in Counter(answers).items() if n >= min_count))
 
     def __len__(self) -> int:
@@ -182,6 +184,9 @@ def soft_scores(
 
     "vqa": answers are counted by normal form; 1, 2, 3, 4 or more annotators give .3, .6, .9, 1.
     With ten annotators that is the official accuracy of the label (openvqa ``get_score``).
+    "raw": the same, but answers are counted as they stand, not by normal form: that is how LXMERT's
+    labels were made (hengyuan-hu/bottom-up-attention-vqa tools/compute_softscore.py,
+    ``compute_target``), and 1.6 % of real questions get other labels by it.
     "exact": each answer as it stands has 1.0, for sources with one answer per question, where
     the counting rule would make a right answer worth 0.3. ("labels" states scores itself: see
     ``labelled_targets``.)
@@ -189,7 +194,7 @@ def soft_scores(
     Labels come in order of first appearance; answers outside the dictionary have none.
     """
     exact = rule == "exact"
-    counts = Counter(_labels_of(raw_answers, dictionary, exact).tolist())
+    counts = Counter(_labels_of(raw_answers, dictionary, rule in _AS_THEY_STAND).tolist())
     counts.pop(_NO_LABEL, None)
     return [
         (label, 1.0 if exact else _SCORE_OF_COUNT[min(count, 4)]) for label, count in counts.items()
@@ -208,7 +213,7 @@ def sparse_targets(
     questions have one answer beside sources with ten (Visual Genome).
     """
     flat, offsets = coded_lists(answers_per_question)
-    label_of_code = _labels_of(flat.known, dictionary, rule == "exact")
+    label_of_code = _labels_of(flat.known, dictionary, rule in _AS_THEY_STAND)
     score_of_count = np.array(_SCORE_OF_COUNT, np.float32)
     if rule == "exact" or weight_one:
         score_of_count[1:] = 1
@@ -241,7 +246,7 @@ def labelled_targets(
     flat, offsets = coded_lists(answers_per_question)
     score, score_offsets = number_lists(scores_per_question)
     assert np.array_equal(offsets, score_offsets)
-    label = _labels_of(flat.known, dictionary, exact=True)[flat.codes]
+    label = _labels_of(flat.known, dictionary, as_they_stand=True)[flat.codes]
     kept = (label != _NO_LABEL) & (score > 0)
     before = np.zeros(len(kept) + 1, np.int64)
     np.cumsum(kept, out=before[1:])
@@ -250,15 +255,16 @@ def labelled_targets(
 
 _SCORE_OF_COUNT = (0.0, 0.3, 0.6, 0.9, 1.0)
 _NO_LABEL = -1
+_AS_THEY_STAND = ("raw", "exact")  # rules that look at no normal form
 _BLOCK_QUESTIONS = 1 << 16  # counted at a time: the arrays made on the way stay small
 _REMEDY = "give the published answer_dict.json, or let prepare build a dictionary from annotations"
 
 
 def _labels_of(
-    texts: Sequence[str], dictionary: AnswerDictionary, exact: bool
+    texts: Sequence[str], dictionary: AnswerDictionary, as_they_stand: bool
 ) -> NDArray[np.int32]:
-    """The label of each text, as it stands where ``exact``, else by its normal form."""
-    normal = texts if exact else map(normalize_answer, texts)
+    """The label of each text, as it stands or by its normal form."""
+    normal = texts if as_they_stand else map(normalize_answer, texts)
     return np.array([dictionary.index.get(text, _NO_LABEL) for text in normal], np.int32)
 
 

@@ -6,18 +6,22 @@ annotator to agree with, it gives a right answer 0.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
 
 from trar.errors import ScoreError
-from trar.trainer.metrics.result import VqaScore, collect
+from trar.features.columns import Codes, coded_lists
+from trar.trainer.metrics.result import VqaScore, collect, same_length
 
 
 def score_columns(
-    question_ids: Sequence[int],
+    question_ids: Sequence[int] | NDArray[np.int64],
     predictions: Sequence[str],
-    answers: Iterable[Sequence[str]],
-    question_types: Iterable[str],
-    answer_types: Iterable[str],
+    answers: Sequence[Sequence[str]],
+    question_types: Sequence[str],
+    answer_types: Sequence[str],
 ) -> VqaScore:
     """Score columns of equal length, row i being one question; ``answers`` has one text a row.
 
@@ -26,12 +30,16 @@ def score_columns(
     Raises:
         ScoreError: a question with another number of answers than one, or given twice.
     """
-    accuracies = []
-    for question_id, prediction, truth in zip(question_ids, predictions, answers, strict=True):
-        if len(truth) != 1:
-            raise ScoreError(
-                f"question {question_id}: exact match needs one annotated answer, found "
-                f"{len(truth)}; score data with several annotators by the VQA rules"
-            )
-        accuracies.append(float(prediction == truth[0]))
-    return collect("exact match", question_ids, accuracies, question_types, answer_types)
+    same_length(question_ids, predictions)
+    truth, offsets = coded_lists(answers)
+    counts = np.diff(offsets)
+    if len(wrong := np.flatnonzero(counts != 1)):
+        raise ScoreError(
+            f"question {question_ids[wrong[0]]}: exact match needs one annotated answer, found "
+            f"{counts[wrong[0]]}; score data with several annotators by the VQA rules"
+        )
+    number = Codes()
+    known = np.array([number[text] for text in truth.known], np.int32)
+    guess = np.array([number[text] for text in predictions], np.int32)
+    right = (guess == known[truth.codes]).astype(np.float64)
+    return collect("exact match", question_ids, right, question_types, answer_types)

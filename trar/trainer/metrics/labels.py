@@ -6,28 +6,40 @@ LXMERT scores minival; it is not the official metric, which needs all ten answer
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
-from trar.trainer.metrics.result import VqaScore, collect
+import numpy as np
+from numpy.typing import NDArray
+
+from trar.features.columns import Codes, coded_lists, number_lists
+from trar.trainer.metrics.result import VqaScore, collect, same_length
 
 
 def score_columns(
-    question_ids: Sequence[int],
+    question_ids: Sequence[int] | NDArray[np.int64],
     predictions: Sequence[str],
-    answers: Iterable[Sequence[str]],
-    question_types: Iterable[str],
-    answer_types: Iterable[str],
+    answers: Sequence[Sequence[str]],
+    question_types: Sequence[str],
+    answer_types: Sequence[str],
     *,
-    scores: Iterable[Sequence[float]],
+    scores: Sequence[Sequence[float]],
 ) -> VqaScore:
     """Score columns of equal length, row i being one question; ``scores`` are those of ``answers``.
 
-    The other arguments are those of ``metrics.vqa.score_columns``.
+    The other arguments are those of ``metrics.vqa.score_columns``. Of an answer stated twice the
+    last score counts.
 
     Raises:
         ScoreError: a question given twice.
     """
-    accuracies = []
-    for prediction, known, stated in zip(predictions, answers, scores, strict=True):
-        accuracies.append(dict(zip(known, stated, strict=True)).get(prediction, 0.0))
+    same_length(question_ids, predictions)
+    known, offsets = coded_lists(answers)
+    stated, _ = number_lists(scores)
+    question = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
+    number = Codes()
+    meant = np.array([number[text] for text in known.known], np.int32)[known.codes]
+    guess = np.array([number[text] for text in predictions], np.int32)
+    given = np.flatnonzero(meant == guess[question])
+    accuracies = np.zeros(len(predictions))
+    accuracies[question[given]] = stated[given]
     return collect("stated labels", question_ids, accuracies, question_types, answer_types)

@@ -10,28 +10,24 @@ averaged. The rules differ in what is made comparable before (data-formats 6.1):
   matches the prediction "0".
 
 The scripts change the annotations in place, so that a second run differs from the first. Here
-nothing is changed.
+nothing is changed. Letters: q questions, a annotated answers of all of them together.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from functools import lru_cache
-from itertools import repeat
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
 
 from trar.errors import ScoreError
 from trar.features.answers import normalize_answer, process_punctuation
-from trar.trainer.metrics.result import VqaScore, collect
-from trar.trainer.metrics.vqa_files import (
-    JsonSource,
-    annotated_texts,
-    annotators_of,
-    name_of,
-    read_annotations,
-    read_question_ids,
-    read_results,
-)
+from trar.features.columns import CodedTexts, Codes, coded_lists
+from trar.trainer.metrics.json_source import JsonSource, name_of
+from trar.trainer.metrics.result import VqaScore, collect, same_length
+from trar.trainer.metrics.vqa_files import read_annotations, read_question_ids, read_results
 
 Rules = Literal["official", "legacy"]
 
@@ -51,79 +47,68 @@ def score(
     truth = read_annotations(annotations)
     given = read_results(results)
     where = name_of(annotations, "annotations")
-    _same_ids(given, truth, name_of(results, "results"), where)
+    row_of = {question_id: row for row, question_id in enumerate(truth.ids.tolist())}
+    _same_ids(given, row_of, name_of(results, "results"), where)
     asked = read_question_ids(questions)
-    if lost := [question_id for question_id in truth if question_id not in asked]:
+    if lost := [question_id for question_id in row_of if question_id not in asked]:
         raise ScoreError(
-            f"{name_of(questions, 'questions')}: {len(lost):,} of {len(truth):,} annotated "
+            f"{name_of(questions, 'questions')}: {len(lost):,} of {len(row_of):,} annotated "
             f"questions are not in it, first {_some(lost)}; expected the questions file of the "
             "same split as the annotations: give the matching pair"
         )
-    rows = [truth[question_id] for question_id in given]
+    rows = np.fromiter(map(row_of.__getitem__, given), np.int64, len(given))
+    place = {row: number for number, row in enumerate(rows.tolist())} if truth.annotators else {}
     return score_columns(
-        list(given),
+        truth.ids[rows],
         list(given.values()),
-        (annotated_texts(row, where) for row in rows),
-        (row["question_type"] for row in rows),
-        (row["answer_type"] for row in rows),
+        truth.answers.take(rows),
+        truth.question_types.take(rows),
+        truth.answer_types.take(rows),
         rules,
-        annotators=map(annotators_of, rows),
+        annotators={place[row]: who for row, who in truth.annotators.items()},
     )
 
 
 def score_columns(
-    question_ids: Sequence[int],
+    question_ids: Sequence[int] | NDArray[np.int64],
     predictions: Sequence[str],
-    answers: Iterable[Sequence[str]],
-    question_types: Iterable[str],
-    answer_types: Iterable[str],
+    answers: Sequence[Sequence[str]],
+    question_types: Sequence[str],
+    answer_types: Sequence[str],
     rules: Rules = "official",
     *,
-    annotators: Iterable[Sequence[Hashable] | None] | None = None,
+    annotators: Mapping[int, Sequence[Hashable]] | None = None,
 ) -> VqaScore:
     """Score columns of equal length, row i being one question with its annotated answers.
 
-    ``annotators`` says who gave each answer, where that is in doubt: two equal answers of the same
-    annotator are one opinion and do not support each other (see ``score``). None, for all or for a
-    question, means that every answer is another annotator's.
+    Columns of ``features.columns`` are taken as they are. ``annotators`` says of some rows who gave
+    each answer, where that is in doubt: two equal answers of the same annotator are one opinion and
+    do not support each other (see ``score``). Elsewhere every answer is another annotator's.
 
     Raises:
         ScoreError: unknown rules, a question without answers, or a question given twice.
     """
-    if rules not in _COMPARABLE:
+    if rules not in _COMPARED:
         raise ScoreError(f"no such rules: {rules!r}; choose official or legacy")
-    comparable = _COMPARABLE[rules]()
-    accuracies = []
+    same_length(question_ids, predictions)
+    annotated, offsets = coded_lists(answers)
+    counts = np.diff(offsets)
+    if len(empty := np.flatnonzero(counts == 0)):
+        raise ScoreError(
+            f"question {question_ids[empty[0]]} has no annotated answers, expected ten; score a "
+            "split that has annotations"
+        )
+    question = np.repeat(np.arange(len(counts), dtype=np.int32), counts)
+    truth, guess = _comparable(
+        _COMPARED[rules], annotated, CodedTexts.of(predictions), question, offsets
+    )
+    match = truth == guess[question]
+    accuracies = _accuracies(match, question, counts)
     doubtful = 0
-    for question_id, prediction, truth, who in zip(
-        question_ids,
-        predictions,
-        answers,
-        annotators or repeat(None, len(question_ids)),
-        strict=True,
-    ):
-        distinct = set(truth)
-        if not distinct:
-            raise ScoreError(
-                f"question {question_id} has no annotated answers, expected ten; score a split "
-                "that has annotations"
-            )
-        guess, forms = comparable(prediction, distinct)
-        if who is not None:
-            records = [(one, forms[answer]) for one, answer in zip(who, truth, strict=True)]
-            accuracies.append(_accuracy_of_records(guess, records))
-            doubtful += len(set(who)) < len(who)
-            continue
-        matches = 0
-        for answer in distinct:
-            if forms[answer] == guess:
-                matches += truth.count(answer)
-        if matches >= _ENOUGH:
-            accuracies.append(1.0)
-        elif matches:
-            accuracies.append(_accuracy(tuple([forms[answer] == guess for answer in truth])))
-        else:
-            accuracies.append(0.0)
+    for row, who in (annotators or {}).items():
+        forms = truth[offsets[row] : offsets[row + 1]].tolist()
+        accuracies[row] = _accuracy_of_records(int(guess[row]), list(zip(who, forms, strict=True)))
+        doubtful += len(set(who)) < len(who)
     notes: tuple[str, ...] = ()
     if doubtful:
         notes = (
@@ -133,66 +118,77 @@ def score_columns(
     return collect(rules, question_ids, accuracies, question_types, answer_types, notes)
 
 
-_ENOUGH = 4  # matches from which every annotator has three others that agree
+Form = Callable[[str], str]
 
 
-class _Forms(dict[str, str]):
-    """A form of each text, worked out once: the two million answers of val2014 repeat."""
+@dataclass(frozen=True)
+class _Compared:
+    """In which forms (annotated answers, prediction) are compared: in those of ``unanimous`` where
+    they make all answers of a question the same, else in those of ``divided``."""
 
-    def __init__(self, form: Callable[[str], str]) -> None:
-        self._form = form
-
-    def __missing__(self, text: str) -> str:
-        form = self[text] = self._form(text)
-        return form
-
-
-class _Official:
-    """The prediction, and the forms of the distinct answers, as the 2021 rules compare them."""
-
-    def __init__(self) -> None:
-        self._trimmed = _Forms(_trim)
-        self._normal = _Forms(lambda text: normalize_answer(_trim(text)))
-
-    def __call__(self, prediction: str, truth: set[str]) -> tuple[str, _Forms]:
-        trimmed = self._trimmed
-        if len(truth) == 1 or len({trimmed[answer] for answer in truth}) == 1:
-            return trimmed[prediction], trimmed
-        return self._normal[prediction], self._normal
-
-
-class _Legacy:
-    """The same as the 2016 rules compare them."""
-
-    def __init__(self) -> None:
-        self._raw = _Forms(str)
-        self._normal = _Forms(lambda text: normalize_answer(_trim(text)))
-        self._unpunctuated = _Forms(process_punctuation)
-
-    def __call__(self, prediction: str, truth: set[str]) -> tuple[str, _Forms]:
-        return self._normal[prediction], self._raw if len(truth) == 1 else self._unpunctuated
-
-
-_COMPARABLE: dict[str, Callable[[], _Official | _Legacy]] = {
-    "official": _Official,
-    "legacy": _Legacy,
-}
+    unanimous: tuple[Form, Form]
+    divided: tuple[Form, Form]
 
 
 def _trim(text: str) -> str:
     return text.replace("\n", " ").replace("\t", " ").strip()
 
 
-@lru_cache(maxsize=1 << 12)
-def _accuracy(matches: tuple[bool, ...]) -> float:
-    """Mean over annotators of min(1, matches among the others / 3), summed in their order."""
-    total = sum(matches)
-    each = [min(1, float(total - match) / 3) for match in matches]
-    return float(sum(each)) / len(each)
+def _normal(text: str) -> str:
+    return normalize_answer(_trim(text))
 
 
-def _accuracy_of_records(guess: str, records: Sequence[tuple[Hashable, str]]) -> float:
-    """The same where records may be equal: "the others" are those that differ from this one.
+_COMPARED = {
+    "official": _Compared((_trim, _trim), (_normal, _normal)),
+    "legacy": _Compared((str, _normal), (process_punctuation, _normal)),
+}
+
+
+def _comparable(
+    compared: _Compared,
+    answers: CodedTexts,
+    predictions: CodedTexts,
+    question: NDArray[np.int32],
+    offsets: NDArray[np.int64],
+) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    """The annotated answers (a,) and the predictions (q,) as numbers, equal where texts match.
+
+    Each form is worked out once for every text that differs: two million answers repeat.
+    """
+    number = Codes()
+
+    def numbered(texts: CodedTexts, form: Form) -> NDArray[np.int32]:
+        return np.array([number[form(text)] for text in texts.known], np.int32)[texts.codes]
+
+    truth = numbered(answers, compared.unanimous[0])
+    guess = numbered(predictions, compared.unanimous[1])
+    starts = offsets[:-1]
+    divided = np.minimum.reduceat(truth, starts) != np.maximum.reduceat(truth, starts)
+    np.copyto(truth, numbered(answers, compared.divided[0]), where=divided[question])
+    np.copyto(guess, numbered(predictions, compared.divided[1]), where=divided)
+    return truth, guess
+
+
+def _accuracies(
+    match: NDArray[np.bool_], question: NDArray[np.int32], counts: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """The accuracy (q,) from which annotated answers ``match`` (a,) the prediction."""
+    matches = np.bincount(question[match], minlength=len(counts))
+    accuracies = (matches >= _ENOUGH).astype(np.float64)
+    between = (matches > 0) & (matches < _ENOUGH)
+    here = np.flatnonzero(between[question])
+    each = np.minimum(1, (matches[question[here]] - match[here]) / 3)  # among the others
+    # bincount adds one by one, in the annotators' order, as the script does
+    totals = np.bincount(question[here], weights=each, minlength=len(counts))
+    accuracies[between] = totals[between] / counts[between]
+    return accuracies
+
+
+_ENOUGH = 4  # matches from which every annotator has three others that agree
+
+
+def _accuracy_of_records(guess: int, records: Sequence[tuple[Hashable, int]]) -> float:
+    """The accuracy where records may be equal: "the others" are those that differ from this one.
 
     The official script compares whole records. Ten equal answers without ``answer_id`` are one
     record, have no others, and a right prediction gets 0.
@@ -205,7 +201,7 @@ def _accuracy_of_records(guess: str, records: Sequence[tuple[Hashable, str]]) ->
 
 
 def _same_ids(
-    given: dict[int, str], truth: Mapping[int, object], where: str, annotations: str
+    given: Mapping[int, object], truth: Mapping[int, object], where: str, annotations: str
 ) -> None:
     missing = [question_id for question_id in truth if question_id not in given]
     foreign = [question_id for question_id in given if question_id not in truth]

@@ -1,29 +1,55 @@
 """The three files of a VQA evaluation, checked where they enter: questions, annotations, results.
 
 Schemas: https://visualqa.org/download.html, data-formats 1.2. A source is a path or parsed JSON.
+A sound file is read record by record by its schema, which is several times as fast as parsing it
+whole; one that is not is parsed whole, to say what is wrong.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Hashable
+import contextlib
+from array import array
+from collections.abc import Callable, Collection, Hashable, Iterable
+from dataclasses import dataclass
+from itertools import chain, islice
+from operator import attrgetter, itemgetter
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, NoReturn
 
 import msgspec
+import numpy as np
+from numpy.typing import NDArray
 
 from trar.errors import ScoreError
-from trar.fileio import disk_errors
+from trar.features.columns import CodedTexts, Codes, Lists
+from trar.trainer.metrics.json_source import (
+    JsonSource,
+    content,
+    first_twice,
+    first_wrong,
+    kind_of,
+    name_of,
+    parsed,
+    question_ids,
+)
 
-JsonSource: TypeAlias = str | Path | dict[str, Any] | list[Any]
-
-_RESULTS_FORM = 'a bare list [{"question_id": 1, "answer": "yes"}, …]'
+RESULTS_FORM = 'a bare list [{"question_id": 1, "answer": "yes"}, …]'
 _ANNOTATION_FIELDS = (("question_type", str), ("answer_type", str), ("answers", list))
 _TEN = list(range(1, 11))
+_BLOCK = 64  # records in hand at a time: they stay in the cache
 
 
-def name_of(source: JsonSource, role: str) -> str:
-    """How messages call a source: its path, or its role where it came as parsed JSON."""
-    return str(source) if isinstance(source, (str, Path)) else f"the {role} given"
+@dataclass(frozen=True)
+class Annotations:
+    """Annotated questions as columns of q rows: ``ids`` int64, the type names, and the annotated
+    answers in the order of the file. ``annotators`` says, of the rows where ``answer_id`` does not
+    tell the annotators apart, who gave each answer."""
+
+    ids: NDArray[np.int64]
+    question_types: CodedTexts
+    answer_types: CodedTexts
+    answers: Lists[str]
+    annotators: dict[int, list[Hashable]]
 
 
 def read_results(source: JsonSource) -> dict[int, str]:
@@ -33,96 +59,34 @@ def read_results(source: JsonSource) -> dict[int, str]:
         ScoreError: not a results file, an entry of the wrong form, or a question answered twice.
     """
     where = name_of(source, "results")
-    entries = _parsed(source, where, _RESULTS_FORM)
+    if isinstance(source, (str, Path)):
+        with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError):
+            typed = msgspec.json.decode(content(source, RESULTS_FORM), type=list[_Result])
+            given = {entry.question_id: entry.answer for entry in typed}
+            if len(given) == len(typed):
+                return given
+    entries = parsed(source, RESULTS_FORM)
     if not isinstance(entries, list):
         raise ScoreError(
-            f"{where}: expected {_RESULTS_FORM}, found {_kind(entries)}; give the file that "
+            f"{where}: expected {RESULTS_FORM}, found {kind_of(entries)}; give the file that "
             "`trar predict` wrote"
         )
-    question_ids = _question_ids(entries, where, _RESULTS_FORM)
-    if (bad := _first_wrong(entries, "answer", str)) is not None:
+    ids = question_ids(entries, where, RESULTS_FORM)
+    if (bad := first_wrong(entries, "answer", str)) is not None:
         raise ScoreError(
-            f"{where}: entry {bad}, question {question_ids[bad]}: the answer is "
+            f"{where}: entry {bad}, question {ids[bad]}: the answer is "
             f'{entries[bad].get("answer")!r:.80}, expected text such as "2"; write every answer as '
             "a string"
         )
-    given = {question_ids[i]: str(entry["answer"]) for i, entry in enumerate(entries)}
+    given = {question_id: entry["answer"] for question_id, entry in zip(ids, entries, strict=True)}
     if len(given) != len(entries):
-        first, again = _first_twice(question_ids)
+        first, again = first_twice(ids)
         raise ScoreError(
-            f"{where}: question {question_ids[again]} is answered twice, "
+            f"{where}: question {ids[again]} is answered twice, "
             f"{entries[first]['answer']!r} in entry {first} and {entries[again]['answer']!r} in "
             f"entry {again}; expected one answer to each question: remove one of the two"
         )
     return given
-
-
-def read_annotations(source: JsonSource) -> dict[int, dict[str, Any]]:
-    """Question id -> its annotation as it stands.
-
-    The fields that scoring needs are checked here, single answers by ``annotated_texts`` when their
-    turn comes: to keep lists of two million answers costs more time than to score them.
-
-    Raises:
-        ScoreError: not an annotations file, a field missing, or a question annotated twice.
-    """
-    where = name_of(source, "annotations")
-    entries = _records(source, where, "annotations")
-    question_ids = _question_ids(entries, where, "an annotation of the official schema")
-    for key, kind in _ANNOTATION_FIELDS:
-        if (bad := _first_wrong(entries, key, kind)) is not None:
-            raise ScoreError(
-                f'{where}: question {question_ids[bad]}: "{key}" is '
-                f"{entries[bad].get(key)!r:.80}, expected {'text' if kind is str else 'a list'}; "
-                "the VQA rules need the official annotations (Visual Genome and trimmed copies "
-                "cannot be scored by them)"
-            )
-    truth = dict(zip(question_ids, entries, strict=True))
-    if len(truth) != len(entries):
-        first, again = _first_twice(question_ids)
-        raise ScoreError(
-            f"{where}: question {question_ids[again]} is annotated twice, in entries {first} and "
-            f"{again}; expected one annotation of each question: give the official file"
-        )
-    return truth
-
-
-def annotated_texts(annotation: dict[str, Any], where: str) -> list[str]:
-    """The answers of one annotation, in order.
-
-    Raises:
-        ScoreError: an answer that is not text.
-    """
-    answers = annotation["answers"]
-    try:
-        texts = [one["answer"] for one in answers]
-        "".join(texts)  # the quickest way to see that all ten are text
-    except (TypeError, KeyError):
-        wrong = next(
-            one
-            for one in answers
-            if not isinstance(one, dict) or not isinstance(one.get("answer"), str)
-        )
-        raise ScoreError(
-            f"{where}: question {annotation['question_id']}: an annotated answer is {wrong!r:.80}, "
-            'expected {"answer": text, "answer_id": number}; give the official annotations'
-        ) from None
-    return texts
-
-
-def annotators_of(annotation: dict[str, Any]) -> list[Hashable] | None:
-    """Who gave each answer: None where ``answer_id`` tells them apart, as it should.
-
-    The official script compares whole records, so else every field but the answer counts.
-    """
-    answers = annotation["answers"]
-    numbers = [one.get("answer_id") for one in answers]
-    if numbers == _TEN or (len(set(numbers)) == len(numbers) and None not in numbers):
-        return None
-    return [
-        tuple(sorted((key, repr(value)) for key, value in one.items() if key != "answer"))
-        for one in answers
-    ]
 
 
 def read_question_ids(source: JsonSource) -> Collection[int]:
@@ -132,106 +96,178 @@ def read_question_ids(source: JsonSource) -> Collection[int]:
         ScoreError: not a questions file.
     """
     where = name_of(source, "questions")
+    if isinstance(source, (str, Path)):
+        with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError):
+            typed = msgspec.json.decode(content(source, _form("questions")), type=_QuestionFile)
+            return {question.question_id for question in typed.questions}
     entries = _records(source, where, "questions")
-    return set(_question_ids(entries, where, "a question of the official schema"))
+    return set(question_ids(entries, where, "a question of the official schema"))
 
 
-def _records(source: JsonSource, where: str, key: str) -> list[Any]:
-    form = f'an object with a list "{key}"'
-    parsed = _parsed(source, where, form)
-    records = parsed.get(key) if isinstance(parsed, dict) else None
-    if not isinstance(records, list):
+def read_annotations(source: JsonSource) -> Annotations:
+    """The annotations of a split, in the order of the file.
+
+    Raises:
+        ScoreError: not an annotations file, a field missing, or a question annotated twice.
+    """
+    where = name_of(source, "annotations")
+    found = None
+    if isinstance(source, (str, Path)):
+        with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError, _UnusualError):
+            data = content(source, _form("annotations"))
+            records = msgspec.json.decode(data, type=_AnnotationFile).annotations
+            decode = msgspec.json.Decoder(_Annotation).decode
+            found = _columns(map(decode, records), attrgetter, _all_told_apart)
+    if found is None:
+        entries = _records(source, where, "annotations")
+        try:
+            found = _columns(entries, itemgetter, _annotators_of)
+        except (TypeError, KeyError, OverflowError):
+            _refuse(entries, where)
+    if len(np.unique(found.ids)) != len(found.ids):
+        first, again = first_twice(found.ids.tolist())
         raise ScoreError(
-            f"{where}: expected {form}, found {_kind(parsed)}; give the official {key} file of the "
-            "split, unzipped"
+            f"{where}: question {found.ids[again]} is annotated twice, in entries {first} and "
+            f"{again}; expected one annotation of each question: give the official file"
         )
-    return records
+    return found
 
 
-def _parsed(source: JsonSource, where: str, form: str) -> Any:
-    if not isinstance(source, (str, Path)):
-        return source
-    path = Path(source)
-    try:
-        with disk_errors(path):
-            data = path.read_bytes()
-    except FileNotFoundError:
-        raise ScoreError(f"{where}: no such file; expected {form}: check the path") from None
-    except IsADirectoryError:
-        raise ScoreError(f"{where}: a folder; expected a file with {form}") from None
-    data = data.removeprefix(b"\xef\xbb\xbf")  # some editors begin UTF-8 with a mark
-    if not data.strip():
-        raise ScoreError(
-            f"{where}: the file is empty, expected {form}; the run that wrote it was stopped, or "
-            "its download failed: make it again"
-        )
-    try:
-        return msgspec.json.decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        if _is_json_lines(data):
-            raise ScoreError(
-                f"{where}: JSON lines (one object a line), expected one JSON document, {form}; "
-                "put the lines into one list, separated by commas"
-            ) from None
-        raise ScoreError(
-            f"{where}: not JSON ({error}), expected {form}; cut short or still zipped? "
-            "make or unpack it again"
-        ) from None
+class _Result(msgspec.Struct, gc=False):
+    question_id: int
+    answer: str
 
 
-def _is_json_lines(data: bytes) -> bool:
-    first, _, rest = data.strip().partition(b"\n")
-    try:
-        return bool(rest) and isinstance(msgspec.json.decode(first), dict)
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        return False
+class _Question(msgspec.Struct, gc=False):
+    question_id: int
 
 
-def _question_ids(entries: list[Any], where: str, form: str) -> list[int]:
-    bad = _first_wrong(entries, "question_id", int)
-    if bad is None:
-        return [entry["question_id"] for entry in entries]
-    entry = entries[bad]
-    if not isinstance(entry, dict):
-        raise ScoreError(
-            f"{where}: entry {bad} is {entry!r:.80}, expected {form}; give the whole record"
-        )
-    found = repr(entry["question_id"])[:80] if "question_id" in entry else "missing"
-    raise ScoreError(
-        f'{where}: entry {bad}: its "question_id" is {found}, expected a whole number as in the '
-        "questions file; write ids without quotes"
+class _QuestionFile(msgspec.Struct, gc=False):
+    questions: list[_Question]
+
+
+class _Answer(msgspec.Struct, gc=False):
+    answer: str
+    answer_id: int
+
+
+class _Annotation(msgspec.Struct, gc=False):
+    question_id: int
+    question_type: str
+    answer_type: str
+    answers: list[_Answer]
+
+
+class _AnnotationFile(msgspec.Struct, gc=False):
+    annotations: list[msgspec.Raw]
+
+
+class _UnusualError(Exception):
+    """Annotators that only the whole records can tell apart."""
+
+
+def _columns(
+    entries: Iterable[Any],
+    get: Callable[[str], Callable[[Any], Any]],
+    annotators_of: Callable[[list[Any]], list[Hashable] | None],
+) -> Annotations:
+    """Annotations as columns, in blocks, so that each record is read while it is in the cache.
+
+    Raises:
+        TypeError, KeyError, OverflowError: something is not of the schema; ``_refuse`` says what.
+    """
+    number_of, question_type_of, answer_type_of = Codes(), Codes(), Codes()
+    ids, counts = array("q"), array("q")
+    codes, question_types, answer_types = array("i"), array("i"), array("i")
+    annotators: dict[int, list[Hashable]] = {}
+    remaining = iter(entries)
+    while block := list(islice(remaining, _BLOCK)):
+        answers = list(map(get("answers"), block))
+        records = list(chain.from_iterable(answers))
+        codes.extend(map(number_of.__getitem__, map(get("answer"), records)))
+        try:
+            told = list(map(get("answer_id"), records)) == _TEN * len(block)
+        except KeyError:
+            told = False
+        if not told or set(map(len, answers)) != {10}:
+            for row, of_question in enumerate(answers, len(ids)):
+                if (who := annotators_of(of_question)) is not None:
+                    annotators[row] = who
+        numbers = list(map(get("question_id"), block))
+        if {*map(type, numbers)} != {int} or {*map(type, answers)} != {list}:
+            raise TypeError
+        ids.extend(numbers)
+        counts.extend(map(len, answers))
+        question_types.extend(map(question_type_of.__getitem__, map(get("question_type"), block)))
+        answer_types.extend(map(answer_type_of.__getitem__, map(get("answer_type"), block)))
+    "".join(chain(number_of, question_type_of, answer_type_of))  # a TypeError where one is no text
+    offsets = np.zeros(len(ids) + 1, np.int64)
+    np.cumsum(counts, out=offsets[1:])
+    return Annotations(
+        np.asarray(ids, np.int64),
+        CodedTexts.counted(question_type_of, question_types),
+        CodedTexts.counted(answer_type_of, answer_types),
+        Lists(CodedTexts.counted(number_of, codes), offsets),
+        annotators,
     )
 
 
-def _first_wrong(entries: list[Any], key: str, kind: type) -> int | None:
-    """Position of the first entry that is no object with a ``kind`` under ``key``.
+def _all_told_apart(answers: list[_Answer]) -> None:
+    if len({one.answer_id for one in answers}) != len(answers):
+        raise _UnusualError
 
-    The good case is decided for all entries at once: files have half a million of them.
+
+def _annotators_of(answers: list[dict[str, Any]]) -> list[Hashable] | None:
+    """Who gave each answer: None where ``answer_id`` tells them apart, as it should.
+
+    The official script compares whole records, so else every field but the answer counts.
     """
-    try:
-        if {type(entry[key]) for entry in entries} <= {kind}:
-            return None
-    except (TypeError, KeyError, IndexError):
-        pass
-    for position, entry in enumerate(entries):
-        # The exact type: True is an int to Python, and no id.
-        if not isinstance(entry, dict) or type(entry.get(key)) is not kind:
-            return position
-    return None
+    numbers = [one.get("answer_id") for one in answers]
+    if len(set(map(repr, numbers))) == len(numbers) and None not in numbers:
+        return None
+    return [
+        tuple(sorted((key, repr(value)) for key, value in one.items() if key != "answer"))
+        for one in answers
+    ]
 
 
-def _first_twice(question_ids: list[int]) -> tuple[int, int]:
-    """Positions of the first id that stands twice."""
-    first: dict[int, int] = {}
-    for position, question_id in enumerate(question_ids):
-        if first.setdefault(question_id, position) != position:
-            return first[question_id], position
-    raise AssertionError("no id stands twice")
+def _refuse(entries: list[Any], where: str) -> NoReturn:
+    """Name the first thing that is not of the schema."""
+    ids = question_ids(entries, where, "an annotation of the official schema")
+    if (large := next((one for one in ids if one.bit_length() > 63), None)) is not None:
+        raise ScoreError(
+            f"{where}: question id {large} is too large, expected a number of 64 bits; "
+            "give the official annotations"
+        )
+    for key, kind in _ANNOTATION_FIELDS:
+        if (bad := first_wrong(entries, key, kind)) is not None:
+            raise ScoreError(
+                f'{where}: question {ids[bad]}: "{key}" is '
+                f"{entries[bad].get(key)!r:.80}, expected {'text' if kind is str else 'a list'}; "
+                "the VQA rules need the official annotations (Visual Genome and trimmed copies "
+                "cannot be scored by them)"
+            )
+    for entry in entries:
+        for one in entry["answers"]:
+            if not isinstance(one, dict) or not isinstance(one.get("answer"), str):
+                raise ScoreError(
+                    f"{where}: question {entry['question_id']}: an annotated answer is "
+                    f'{one!r:.80}, expected {{"answer": text, "answer_id": number}}; give the '
+                    "official annotations"
+                )
+    raise AssertionError("annotations of the official schema")
 
 
-def _kind(parsed: Any) -> str:
-    if isinstance(parsed, dict):
-        return f"an object with the keys {', '.join(map(repr, list(parsed)[:6])) or '(none)'}"
-    if isinstance(parsed, list):
-        return f"a list of {len(parsed):,} entries"
-    return f"{parsed!r:.40}"
+def _form(key: str) -> str:
+    return f'an object with a list "{key}"'
+
+
+def _records(source: JsonSource, where: str, key: str) -> list[Any]:
+    whole = parsed(source, _form(key))
+    records = whole.get(key) if isinstance(whole, dict) else None
+    if not isinstance(records, list):
+        raise ScoreError(
+            f"{where}: expected {_form(key)}, found {kind_of(whole)}; give the official {key} file "
+            "of the split, unzipped"
+        )
+    return records

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import msgspec
 import numpy as np
 from ragged_store import Rows
 
@@ -15,6 +16,7 @@ from trar.features.reader import SCHEME, TOKENIZER, FeatureStore
 from trar.features.schema import (
     FORMAT_VERSION,
     AnswersEntry,
+    Compression,
     Container,
     FeatureSpec,
     ImageSplit,
@@ -36,8 +38,8 @@ class StorePlan:
     """What ``make_store`` writes. An image is a colour on some cells; it is asked what colour it
     has and, for each of ``asked``, whether it has that one. ``question_splits`` maps a question
     split to its image split; splits named test have no answers. With ``most_regions`` an image has
-    up to so many regions with boxes instead of a grid, all of its colour. A split has the question ids of
-    the one that ``same_ids`` names, where that names one."""
+    up to so many regions with boxes instead of a grid, all of its colour. A split has the question
+    ids of the one that ``same_ids`` names, where that names one."""
 
     images: Mapping[str, int] = field(default_factory=lambda: {"train": 40, "val": 15, "test": 6})
     question_splits: Mapping[str, str] = field(
@@ -52,6 +54,7 @@ class StorePlan:
     known_answers: Sequence[str] = (*COLOURS, "yes", "no")
     same_ids: Mapping[str, str] = field(default_factory=dict)
     most_regions: int = 0
+    compression: Compression | None = None
 
 
 def make_store(
@@ -63,6 +66,7 @@ def make_store(
     spec = FeatureSpec(plan.grid**2, plan.width, "float16", (plan.grid, plan.grid))
     if plan.most_regions:
         spec = FeatureSpec(plan.most_regions, plan.width, "float16", ragged=True, boxes=True)
+    spec = msgspec.structs.replace(spec, compression=plan.compression)
     colours = {name: rng.integers(len(COLOURS), size=n) for name, n in plan.images.items()}
     what = [f"is it {colour}?" for colour in plan.asked]
     texts = ["What colour is it?", *what, *plan.extra_words]

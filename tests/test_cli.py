@@ -18,7 +18,7 @@ from click.testing import CliRunner, Result
 from raw_data import image_ids, tree
 
 from trar.cli import data, main
-from trar.trainer.checkpoint import checkpoints_in
+from trar.trainer.run_folder import checkpoints_in
 
 COMMANDS = [
     (group, name, command)
@@ -251,5 +251,5 @@ def test_ctrl_c_in_training_says_how_to_go_on(
     os.killpg(process.pid, signal.SIGINT)
     error = process.communicate(timeout=60)[1]
     assert process.returncode == 130, error
-    assert "epochs are finished; continue with the same command and --run vqa-soft-avg" in error
+    assert "continue with the same command and --run vqa-soft-avg" in error
     assert "Traceback" not in error

@@ -67,6 +67,33 @@ def test_every_epoch_leaves_a_line(capsys: pytest.CaptureFixture[str]) -> None:
     )
 
 
+def test_the_live_line_has_everything_and_fits_a_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(console, "_LINE_EVERY_S", 0.0)
+    told = Progress(
+        "train",
+        Path("runs/x"),
+        epoch=3,
+        epochs=13,
+        step=3456,
+        steps=6933,
+        loss=2.345,
+        learning_rate=1e-4,
+        temperature=8.125,
+        samples_per_s=412.3,
+        eta_s=46_740,
+        data_wait_share=0.03,
+    )
+    with TrainingProgress() as progress:
+        progress(told)
+    line = capsys.readouterr().err.rstrip()
+    assert line == (
+        "epoch 3/13 train 3456/6933 loss 2.35 lr 1e-04 tau 8.12 412/s wait 3 % left 12 h 59 min"
+    )
+    assert len(line.removeprefix("epoch ")) <= 80  # of the terminal's form, "train 3/13 3456/6933"
+
+
 def test_json_output_keeps_quiet(capsys: pytest.CaptureFixture[str]) -> None:
     with TrainingProgress(quiet=True) as progress:
         progress(Progress("note", Path("x"), note="careful"))

@@ -49,7 +49,18 @@ BASE = {
     "trainer/batch.py": {"trar.trainer.models", "trar.trainer.loop"},
     "trainer/losses.py": {"trar.trainer.models"},
     "trainer/schedules.py": {"trar.trainer.models", "torch"},
-    "trainer/sampler.py": {"trar.trainer.models", "torch"},
+    **{
+        f"trainer/{name}.py": {"trar.trainer.models", "torch"}
+        for name in (
+            "sampler",
+            "orders",
+            "block_order",
+            "length_buckets",
+            "subsets",
+            "question_index",
+            "shuffle_quality",
+        )
+    },
     "trainer/submission.py": {"trar.trainer.loop"},
 }
 

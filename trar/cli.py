@@ -24,6 +24,7 @@ from trar.commands.prepare import prepare
 from trar.commands.repair import repair
 from trar.commands.reproduce import reproduce
 from trar.commands.show import info, show
+from trar.commands.show_attention import alphas, routing, spans
 from trar.commands.show_schedule import show as show_recipe
 from trar.commands.submit import submit
 from trar.commands.train import train
@@ -74,11 +75,17 @@ def data() -> None:
 @click.group(cls=TrarGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(trar.__version__, prog_name="trar")
 def main() -> None:
-    """Train TRAR on a feature store, score it officially, and write submissions."""
+    """Train TRAR on a feature store, score it officially, and write submissions.
+
+    \b
+    Example: trar train --store ./features
+    """
 
 
 for command in (fetch, prepare, verify, repair, convert, info, show):
     data.add_command(command)
+for command in (spans, alphas, routing):
+    show_recipe.add_command(command)
 for command in (
     train,
     evaluate,

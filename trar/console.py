@@ -94,11 +94,10 @@ class TrainingProgress:
     def __enter__(self) -> TrainingProgress:
         if sys.stderr.isatty() and not self.quiet:
             from rich.console import Console
-            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+            from rich.progress import MofNCompleteColumn, Progress, TextColumn
 
-            self._bar = Progress(  # fits in 80 columns
+            self._bar = Progress(  # no bar: the counts say it, and all fits in 80 columns
                 TextColumn("{task.description}"),
-                BarColumn(bar_width=8),
                 MofNCompleteColumn(),
                 TextColumn("{task.fields[facts]}"),
                 console=Console(stderr=True),
@@ -158,9 +157,11 @@ def _facts(told: Told) -> str:
     if told.stage != "train":
         return ""
     loss = "" if told.loss is None else f"loss {told.loss:.2f} "
+    tau = f"tau {told.temperature:.3g} " if told.temperature else ""
     return (
-        f"{loss}lr {told.learning_rate:.0e} {told.samples_per_s:,.0f}/s, data wait "
-        f"{100 * told.data_wait_share:.0f} %, {duration(told.eta_s)} left"
+        f"{loss}lr {told.learning_rate:.0e} {tau}"
+        f"{told.samples_per_s:,.0f}/s wait {100 * told.data_wait_share:.0f} % "
+        f"left {duration(told.eta_s)}"
     )
 
 

@@ -17,12 +17,9 @@ from trar.trainer.config import (
     apply_sets,
     build_config,
     config_from,
-    default_preset,
-    load_preset,
-    parse_yaml,
-    preset_names,
     setting_names,
 )
+from trar.trainer.preset_files import default_preset, load_preset, parse_yaml, preset_names
 
 
 def build(*sets: str, preset: str = "easy-vqa", **settings: object) -> TrainConfig:
@@ -75,7 +72,7 @@ def test_sets_change_named_settings_alone() -> None:
         ("optim.lrr=1", r"optim.lrr is no setting \(did you mean optim.lr\?\)"),
         ("lr=1", r"lr is no setting \(did you mean optim.lr\?\)"),
         ("batchsize=1", r"batchsize is no setting \(did you mean data.batch_size\?\)"),
-        ("optim=1", "optim is a section, set one of optim.lr, optim.betas, optim.eps"),
+        ("optim=1", "optim is a section, set one of optim.kind, optim.lr, optim.betas"),
         ("optim.lr=[1", "'\\[1' is not a YAML value"),
     ],
 )
@@ -97,6 +94,7 @@ def test_a_wrong_set_is_explained(one: str, message: str) -> None:
         ("model.pool_mask=1", "model.pool_mask is 1, expected a valid boolean"),
         ("model.routing=firm", "model.routing is 'firm', expected 'soft' or 'hard'"),
         ("model.heads=3", "model: width 64 is not a multiple of heads 3"),
+        ("data.accumulation=3", "data: batch_size 64 does not divide into accumulation 3 equal"),
         ("temperature.policy=3", "temperature.policy is 3, expected less than or equal to 2"),
         ("temperature.min=11", "temperature: min 11.0 is larger than max 10.0"),
         ("run=../elsewhere", "run is '../elsewhere'"),
@@ -117,7 +115,7 @@ def test_every_problem_stands_in_one_message() -> None:
     message = str(caught.value)
     assert "epoch is no setting (did you mean schedule.epochs?)" in message
     assert "store is missing" in message
-    assert "loss is 'mse', expected 'bce-sum' or 'ce-sum'" in message
+    assert "loss is 'mse', expected 'bce-sum', 'ce-sum' or 'bce-mean-answers'" in message
     assert "\n" not in message
 
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import threading
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
+from s3_objects import upload
 from stores import make_store
+from test_ranks import run as torchrun
 from training import SMALL
 
 from trar.cli import main
@@ -38,7 +41,7 @@ def shard_file(store: Path) -> Path:
     return store / files["features"]
 
 
-def train(store: Path, runs: Path) -> Result:
+def train(store: Path | str, runs: Path) -> Result:
     settings = [part for one in SMALL for part in ("--set", one)]
     place = ["--store", str(store), "--runs", str(runs), "--run", "damaged", "--preset", "easy-vqa"]
     return CliRunner().invoke(main, ["train", *place, "--device", "cpu", *settings])
@@ -71,6 +74,35 @@ def test_one_flipped_bit_ends_the_training_by_name(store: Path, tmp_path: Path) 
     log = tmp_path / "runs/damaged/log.jsonl"
     events = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
     assert not [one for one in events if "scores" in one]
+    assert not loader_threads()
+
+
+@pytest.mark.timeout(120)
+def test_a_damaged_image_of_one_rank_ends_all_ranks_by_name(tmp_path: Path) -> None:
+    """The other rank waits for it in the sum of gradients."""
+    store = make_store(tmp_path / "tiny").path
+    flip(store)
+    done = torchrun(2, store, tmp_path / "runs", "--set", "data.batch_size=8")
+    assert done.returncode == 1, done.stderr
+    line = next(one for one in done.stderr.splitlines() if "does not match its crc32c" in one)
+    shard, image = re.escape(str(shard_file(store))), ROW * 3 + 7
+    assert re.match(rf"rank [01]: Error: {shard}: image {image} \(row {ROW} of train\)", line)
+    assert f"`trar-data repair --store {store}` makes it anew from the raw files" in line
+    assert not list((tmp_path / "runs").rglob("*.safetensors"))
+
+
+@pytest.mark.timeout(60)
+def test_one_flipped_bit_in_a_bucket_ends_the_training_by_name(bucket: str, tmp_path: Path) -> None:
+    store = make_store(tmp_path / "tiny").path
+    flip(store)
+    upload(store, f"{bucket}/tiny")
+    result = train(f"{bucket}/tiny", tmp_path / "runs")
+    assert result.exit_code == 1, result.output
+    message = result.output.splitlines()[-1]
+    shard = f"{bucket}/tiny/{shard_file(store).relative_to(store)}"
+    assert message.startswith(f"Error: {shard}: image {ROW * 3 + 7} (row {ROW} of train)")
+    assert f"`trar-data repair --store {bucket}/tiny` makes it anew" in message
+    assert not list((tmp_path / "runs").rglob("*.safetensors"))
     assert not loader_threads()
 
 

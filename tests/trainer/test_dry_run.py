@@ -92,10 +92,7 @@ def test_the_command_tells_it_and_writes_nothing(
 
 
 def test_what_training_refuses_a_dry_run_refuses(shared_store: FeatureStore) -> None:
-    refused = CliRunner().invoke(
-        main,
-        ["train", "--store", str(shared_store.path), "--preset", "easy-vqa", "--dry-run"]
-        + ["--set", "model.heads=3"],
-    )
+    options = ["--store", str(shared_store.path), "--preset", "easy-vqa", "--dry-run"]
+    refused = CliRunner().invoke(main, ["train", *options, "--set", "model.heads=3"])
     assert refused.exit_code == 1
     assert "not a multiple of heads 3" in refused.output

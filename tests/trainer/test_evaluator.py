@@ -85,7 +85,9 @@ def test_a_module_keeps_its_training_mode(shared_store: FeatureStore) -> None:
 def test_a_split_without_answers_cannot_be_scored(shared_store: FeatureStore) -> None:
     with pytest.raises(StoreError, match="the questions of split 'test' have no answers"):
         evaluate(Oracle(shared_store), shared_store, "test", max_tokens=14)
-    with pytest.raises(StoreError, match="no question split 'tset'; it has train, val, test"):
+    with pytest.raises(StoreError, match="no question split 'vg'; it has train, val, test; add it"):
+        evaluate(Oracle(shared_store), shared_store, "vg", max_tokens=14)
+    with pytest.raises(StoreError, match=r"no question split 'tset'; it .*; did you mean test\?"):
         evaluate(Oracle(shared_store), shared_store, "tset", max_tokens=14)
 
 

@@ -136,7 +136,7 @@ def test_another_vocabulary_or_answer_list_is_explained(original, tmp_path) -> N
 
 def test_unreadable_files_are_refused(tmp_path) -> None:
     path = tmp_path / "epoch.pkl"
-    with pytest.raises(CheckpointError, match="no such checkpoint"):
+    with pytest.raises(CheckpointError, match="no such file; give a checkpoint"):
         import_checkpoint(path)
     path.write_bytes(b"not a checkpoint")
     with pytest.raises(CheckpointError, match="not readable"):

@@ -24,10 +24,10 @@ from trar.errors import CheckpointError, ConfigError, DiskError, StoreError, Tra
 from trar.features.reader import FeatureStore
 from trar.trainer.checkpoint import load_checkpoint
 from trar.trainer.config import TrainConfig
-from trar.trainer.scoring import blind_baseline
 from trar.trainer.loop import train
 from trar.trainer.progress import Progress
 from trar.trainer.run_folder import checkpoints_in, read_log
+from trar.trainer.scoring import blind_baseline
 
 TIMES = ("seconds", "data_wait_share")
 

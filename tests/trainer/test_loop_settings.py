@@ -14,6 +14,7 @@ from trar.errors import TrarError
 from trar.features.reader import FeatureStore
 from trar.trainer.checkpoint import load_checkpoint
 from trar.trainer.loop import TrainResult, train
+from trar.trainer.progress import Progress
 from trar.trainer.run_folder import checkpoints_in, read_log
 
 SHORT = ("schedule.epochs=2", "schedule.decay_epochs=[1]")
@@ -49,6 +50,36 @@ def test_the_loss_scale_of_fp16_is_saved(shared_store: FeatureStore, tmp_path: P
     assert scaler is not None
     assert scaler["scale"] > 0
     assert load_checkpoint(run(shared_store, tmp_path).checkpoint).scaler is None
+
+
+def test_a_run_in_fp16_with_averaged_weights_resumes_to_the_same_bits(
+    shared_store: FeatureStore, tmp_path: Path
+) -> None:
+    """Within an epoch, before the scale of the loss is found and the average has settled."""
+
+    class StopError(Exception):
+        pass
+
+    def stop(told: Progress) -> None:
+        if told.stage == "train" and (told.epoch, told.step) == (1, 6):
+            raise StopError
+
+    sets = ("loop.precision=fp16", "loop.ema=0.9", "loop.checkpoint_steps=2", "loop.clip_norm=1.0")
+    whole = run(shared_store, tmp_path / "a", *sets)
+    config = small_config(shared_store.path, tmp_path / "b", *SHORT, *sets)
+    with pytest.raises(StopError):
+        train(config, stop)
+    stopped = load_checkpoint(tmp_path / "b/easy-vqa")
+    last = load_checkpoint(whole.checkpoint)
+    assert stopped.epoch_step == 4
+    assert stopped.scaler is not None
+    assert stopped.scaler["scale"] < 65536  # steps have been skipped: it is no longer the first
+    parts = train(config, resume="auto")
+    one, other = load_file(whole.checkpoint), load_file(parts.checkpoint)
+    assert one.keys() == other.keys()
+    assert any(name.startswith("average.") for name in one)
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    assert load_checkpoint(parts.checkpoint).scaler == last.scaler
 
 
 def test_gradients_are_clipped_to_the_norm(shared_store: FeatureStore, tmp_path: Path) -> None:

@@ -69,5 +69,7 @@ def test_the_loss_of_parts_adds_up_to_that_of_the_whole(name: str) -> None:
 
 
 def test_an_unknown_loss_is_refused() -> None:
-    with pytest.raises(ConfigError, match="loss is 'mse', expected bce-sum or ce-sum"):
+    with pytest.raises(
+        ConfigError, match="loss is 'mse', expected bce-sum, ce-sum, bce-mean-answers"
+    ):
         loss_named("mse")

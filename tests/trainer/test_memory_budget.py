@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from pathlib import Path
 
 import msgspec
@@ -11,12 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from training import SMALL, small_config
 
-from trar.cli import main
+from trar.cli import data, main
 from trar.errors import CheckpointError, ConfigError
 from trar.features.reader import FeatureStore
 from trar.features.schema import StoreMeta
 from trar.trainer.checkpoint import load_checkpoint
-from trar.trainer.config import TrainConfig
+from trar.trainer.config import TrainConfig, build_config
 from trar.trainer.distributed import Ranks
 from trar.trainer.loop import train
 from trar.trainer.memory_bound import parse_size, size_text
@@ -148,3 +150,15 @@ def test_options_of_train_are_part_of_the_run(shared_store: FeatureStore, tmp_pa
     wrong = CliRunner().invoke(main, [*base, "--where", "answer_typ=number"])
     assert wrong.exit_code == 1
     assert "(did you mean answer_type?)" in wrong.output
+
+
+def test_info_says_what_a_training_takes(shared_store: FeatureStore, tmp_path: Path) -> None:
+    place = ["info", "--store", str(shared_store.path)]
+    shown = CliRunner().invoke(data, place)
+    assert re.search(r"training +loader memory at most .*, in batches of 64", shown.output)
+    bound = json.loads(CliRunner().invoke(data, [*place, "--json"]).stdout)["loader_memory_bytes"]
+    preset = build_config(shared_store.path, preset="vqa-soft-avg").data
+    usual = (f"data.batch_size={preset.batch_size}", f"data.prefetch={preset.prefetch}")
+    config = small_config(shared_store.path, tmp_path, *usual)
+    made = training_loader(config, shared_store, device="cpu", ranks=Ranks())
+    assert 0 <= bound - made.memory_bound().total < 10_000  # info counts all splits' questions

@@ -15,7 +15,9 @@ import time
 from pathlib import Path
 
 import pytest
+import ranks_of_systems
 import torch
+from systems import SYSTEMS, small_run
 from training import SMALL, small_config
 
 from trar.features.reader import FeatureStore
@@ -35,12 +37,14 @@ EXACT = (
 TRAR = str(Path(sys.executable).with_name("trar"))
 
 
+LAUNCHER = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
+
+
 def command(ranks: int, store: Path, runs: Path, *options: str) -> list[str]:
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(ranks)]
     sets = [word for one in (*SMALL, *EXACT) for word in ("--set", one)]
     train_command = ["train", "--store", str(store), "--runs", str(runs), "--preset", "easy-vqa"]
-    own = ["--standalone", "--no-python", TRAR]
-    return [*launcher, *own, *train_command, "--device", "cpu", *sets, *options]
+    own = [str(ranks), "--no-python", "--", TRAR]
+    return [*LAUNCHER, *own, *train_command, "--device", "cpu", *sets, *options]
 
 
 def environment() -> dict[str, str]:
@@ -84,19 +88,58 @@ def test_ranks_have_the_losses_of_one_process(
     assert scores[0] == scores[1]
 
 
+def test_every_system_has_the_losses_of_one_process(
+    shared_store: FeatureStore, tmp_path: Path
+) -> None:
+    program = Path(ranks_of_systems.__file__)
+    done = subprocess.run(
+        [*LAUNCHER, "2", str(program), str(shared_store.path), str(tmp_path / "two")],
+        env={**environment(), "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    for system in SYSTEMS:
+        config = small_run(system, shared_store.path, tmp_path / "one", *ranks_of_systems.EXACT)
+        alone = train(config)
+        together = tmp_path / "two" / system
+        assert losses(together) == pytest.approx(losses(alone.run), rel=1e-6), system
+
+
+def test_a_rank_without_a_question_in_the_last_batch_takes_part(
+    shared_store: FeatureStore, tmp_path: Path
+) -> None:
+    """33 questions in batches of 16, and 45 to be scored in batches of 11: one is left each time,
+    which the second rank does not get."""
+    few = ("data.limit=33", "data.eval_batch_size=11")
+    scored = len(shared_store.questions("val"))
+    assert scored % 11 == 1
+    alone = train(small_config(shared_store.path, tmp_path / "a", *EXACT, *few))
+    options = [word for one in few for word in ("--set", one)]
+    done = run(2, shared_store.path, tmp_path / "b", *options)
+    assert done.returncode == 0, done.stderr
+    together = tmp_path / "b/easy-vqa"
+    assert len(losses(together)) == 2 * 3
+    assert losses(together) == pytest.approx(losses(alone.run), rel=1e-6)
+    assert_close_weights(alone.checkpoint, together / alone.checkpoint.name)
+    scores = [load_checkpoint(path).history for path in (alone.run, together)]
+    assert [one["scores"] for one in scores[0]] == [one["scores"] for one in scores[1]]
+
+
 def test_a_run_goes_on_with_another_number_of_ranks(
     shared_store: FeatureStore, tmp_path: Path
 ) -> None:
-    class Stop(Exception):
+    class StopError(Exception):
         pass
 
     def stop(told: object) -> None:
         if (told.stage, told.epoch, told.step) == ("train", 2, 6):
-            raise Stop
+            raise StopError
 
     within = "loop.checkpoint_steps=5"
     alone = train(small_config(shared_store.path, tmp_path / "a", *EXACT, within))
-    with pytest.raises(Stop):
+    with pytest.raises(StopError):
         train(small_config(shared_store.path, tmp_path / "b", *EXACT, within), stop)
     done = run(2, shared_store.path, tmp_path / "b", "--set", within, "--resume", "auto")
     assert done.returncode == 0, done.stderr

@@ -79,15 +79,15 @@ def test_ten_kills_at_random_steps_change_no_bit(
 def test_a_checkpoint_within_an_epoch_says_where_it_stands(
     shared_store: FeatureStore, tmp_path: Path
 ) -> None:
-    class Stop(Exception):
+    class StopError(Exception):
         pass
 
     def stop(told: Progress) -> None:
         if told.stage == "train" and (told.epoch, told.step) == (2, 6):
-            raise Stop
+            raise StopError
 
     config = small_config(shared_store.path, tmp_path, *WITHIN)
-    with pytest.raises(Stop):
+    with pytest.raises(StopError):
         train(config, stop)
     newest = newest_checkpoint(tmp_path / "easy-vqa")
     assert newest is not None

@@ -13,7 +13,7 @@ from trar.commands.options import PATH, PLACE, json_option
 from trar.commands.score_report import as_plain, need_folder, report
 
 
-@click.command()
+@click.command(short_help="Answer with several models together, by their logits.")
 @click.argument("files", type=PATH, nargs=-1, required=True)
 @click.option("--weights", metavar="W,W,…", help="A weight for each file.  [default: equal]")
 @click.option("--store", type=PLACE, help="Score the answers on this store.")

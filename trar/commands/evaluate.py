@@ -126,7 +126,7 @@ def evaluate(
     report(score, leak, others, question_types=question_types)
 
 
-@click.command()
+@click.command(short_help="Write the answers to a split as EvalAI takes them.")
 @_checkpoint_argument
 @store_option
 @click.option("--split", default="test", show_default=True, help="The question split to answer.")

@@ -11,7 +11,7 @@ import click
 from trar.commands.options import PATH, PLACE, json_option
 
 
-@click.command(name="import")
+@click.command(name="import", short_help="Turn a checkpoint of the original code into ours.")
 @click.argument("file", type=PATH)
 @click.option("--store", type=PLACE, help="A feature store with their vocabulary and answers.")
 @click.option("--dataset", metavar="NAME", help="Which dataset, if the store holds several.")

@@ -87,6 +87,12 @@ if TYPE_CHECKING:
     help="The container of the arrays.  [default: as the store is; a new one zarr]",
 )
 @click.option(
+    "--compress",
+    type=click.Choice(["none", "zstd"]),
+    help="zstd: two thirds of the disk, read many times slower; Zarr in a local folder alone.  "
+    "[default: as the store is; a new one none]",
+)
+@click.option(
     "--on-bad-image",
     type=click.Choice(["error", "skip"]),
     default="error",
@@ -96,8 +102,28 @@ if TYPE_CHECKING:
 @click.option(
     "--answers",
     type=PATH,
-    help="A given answer dictionary, for example the published answer_dict.json.  [default: built "
-    "from the train and val answers]",
+    help="A given answer dictionary for --targets, for example the published answer_dict.json.  "
+    "[default: built from the train and val answers]",
+)
+@click.option(
+    "--targets",
+    type=click.Choice(["openvqa", "lxmert"]),
+    default="openvqa",
+    show_default=True,
+    help="lxmert: also targets by LXMERT's rule, answers counted as they stand, in the order of "
+    "its trainval_label2ans.json (from --answers or --raw).",
+)
+@click.option(
+    "--tokenizer",
+    type=click.Choice(["openvqa", "wordpiece"]),
+    default="openvqa",
+    show_default=True,
+    help="wordpiece: also BERT's word pieces of each question, as LXMERT reads.",
+)
+@click.option(
+    "--wordpiece-vocab",
+    type=PATH,
+    help="The vocab.txt or tokenizer.json of bert-base-uncased, for --tokenizer wordpiece.",
 )
 @click.option(
     "--vg-answer-weight",
@@ -135,7 +161,8 @@ def prepare(dry_run: bool, as_json: bool, **settings: Any) -> None:
     """Turn raw files into a feature store.
 
     Run it again after Ctrl-C or a crash and it goes on where it stopped; run it on a finished
-    store and it does nothing, or adds the splits or word vectors that are missing.
+    store and it does nothing, or adds the splits, word vectors, word pieces or targets that are
+    missing.
 
     \b
     Example: trar-data prepare --raw ./data --split train+val+vg
@@ -174,9 +201,11 @@ def _show_result(config: PrepareConfig, result: PrepareResult) -> None:
             f"word vectors {result.vectors.name}: {result.vectors.covered:,} of "
             f"{result.vectors.tokens:,} tokens ({share:.1f} %) from {result.vectors.made_from}"
         )
-    elif not result.made and not result.remade:
+    elif not result.made and not result.remade and not result.added:
         click.echo(f"{result.folder}: already complete, nothing to do")
         return
+    if result.added:
+        click.echo(f"added to every split: {', '.join(result.added)}")
     counts = ", ".join(
         f"{name} {result.meta.question_splits[name].questions:,}" for name in result.made
     )
@@ -195,6 +224,7 @@ def _result_json(result: PrepareResult) -> dict[str, Any]:
         "made": result.made,
         "kept": result.kept,
         "remade": result.remade,
+        "added": result.added,
         "warnings": result.warnings,
         "store": meta_json(result.meta),
     }
@@ -219,6 +249,8 @@ def _show_estimate(found: Estimate, as_json: bool) -> None:
     rows += [("read", f"{path}, {human_bytes(size)}") for path, size in found.reads.items()]
     rows += [(f"questions {name}", f"{count:,}") for name, count in found.questions.items()]
     rows += [(f"images {name}", f"{count:,}") for name, count in found.images.items()]
+    if found.added:
+        rows.append(("added to every split", ", ".join(found.added)))
     rows += [
         ("already there", ", ".join(found.kept) or "nothing"),
         ("shards", f"{found.shards}, {found.finished_shards} finished by an earlier run"),

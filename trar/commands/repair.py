@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     help="A question or annotation file that is not in --raw; repeat for more.",
 )
 @click.option("--answers", type=PATH, help="The answer dictionary, if the store was given one.")
+@click.option("--wordpiece-vocab", type=PATH, help="The word pieces, if the store was given them.")
 @click.option("--vectors", metavar="SOURCE", help="The source of damaged word vectors.")
 @click.option("--keep-portrait", is_flag=True, help="As the store was prepared.")
 @click.option("--workers", type=int, help="Processes that read features.  [default: one a core]")

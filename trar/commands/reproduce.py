@@ -19,7 +19,7 @@ _OPTIONS_OF_TRAIN = {
 }
 
 
-@click.command()
+@click.command(short_help="Train a published row, and say what differs from it.")
 @click.argument("row", required=False)
 @click.option("--report-only", is_flag=True, help="Say what differs, and train nothing.")
 def reproduce(

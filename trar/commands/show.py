@@ -26,7 +26,8 @@ _BARS_SHOWN = 12
 def info(place: Path | None, store: Path, dataset: str | None, as_json: bool) -> None:
     """Show what a store holds.
 
-    Splits, counts, sizes, what it was made from, digests. STORE is short for --store.
+    Splits, counts, sizes, what it was made from, digests, and what a training's loader takes of
+    memory at most. STORE is short for --store.
 
     \b
     Example: trar-data info --store ./features
@@ -34,12 +35,16 @@ def info(place: Path | None, store: Path, dataset: str | None, as_json: bool) ->
     from trar.console import table
     from trar.features import FeatureStore
     from trar.features.summary import summary_json, summary_rows
+    from trar.trainer.memory_bound import BATCH_SIZE, usual_bound
 
     opened = FeatureStore(place or store, dataset)
+    bound = usual_bound(opened.meta)
     if as_json:
-        click.echo(json.dumps(summary_json(opened), indent=1))
+        plain = {**summary_json(opened), "loader_memory_bytes": bound.total}
+        click.echo(json.dumps(plain, indent=1))
     else:
-        click.echo(table([*summary_rows(opened)]))
+        training = f"{bound.describe()}, in batches of {BATCH_SIZE}"
+        click.echo(table([*summary_rows(opened), ("training", training)]))
 
 
 @click.command()
@@ -76,10 +81,20 @@ def _plain(found: Record) -> dict[str, Any]:
         **found.__dict__,
         "norms": norms,
         "statistics": found.statistics.__dict__,
-        "tokens": [{"id": number, "word": word} for number, word in found.tokens],
+        "tokens": _plain_tokens(found.tokens),
         "answers": [{"answer": text, "annotators": count} for text, count in found.answers],
-        "targets": [{"answer": text, "score": score} for text, score in found.targets],
+        "targets": _plain_targets(found.targets),
+        "more_tokens": {name: _plain_tokens(one) for name, one in found.more_tokens.items()},
+        "more_targets": {name: _plain_targets(one) for name, one in found.more_targets.items()},
     }
+
+
+def _plain_tokens(tokens: list[tuple[int, str]]) -> list[dict[str, Any]]:
+    return [{"id": number, "word": word} for number, word in tokens]
+
+
+def _plain_targets(targets: list[tuple[str, float]]) -> list[dict[str, Any]]:
+    return [{"answer": text, "score": score} for text, score in targets]
 
 
 def _text(found: Record) -> str:
@@ -94,9 +109,11 @@ def _text(found: Record) -> str:
     statistics = found.statistics
     rows = [
         ("question", f"{found.question}" + (f"   [{', '.join(kinds)}]" if kinds else "")),
-        ("tokens", " ".join(f"{word}({number})" for number, word in found.tokens) or "none"),
+        ("tokens", _token_line(found.tokens)),
+        *((name, _token_line(one)) for name, one in found.more_tokens.items()),
         ("answers", ", ".join(f"{text} x{n}" for text, n in found.answers) or "none"),
-        ("targets", ", ".join(f"{text} {score:g}" for text, score in found.targets) or "none"),
+        ("targets", _target_line(found.targets)),
+        *((f"targets {name}", _target_line(one)) for name, one in found.more_targets.items()),
         ("image", image),
         (
             "features",
@@ -106,6 +123,14 @@ def _text(found: Record) -> str:
         ),
     ]
     return table(rows) + "\n\n" + _picture(found)
+
+
+def _token_line(tokens: list[tuple[int, str]]) -> str:
+    return " ".join(f"{word}({number})" for number, word in tokens) or "none"
+
+
+def _target_line(targets: list[tuple[str, float]]) -> str:
+    return ", ".join(f"{text} {score:g}" for text, score in targets) or "none"
 
 
 def _picture(found: Record) -> str:

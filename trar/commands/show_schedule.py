@@ -19,7 +19,11 @@ _BAR = 20
 
 @click.group()
 def show() -> None:
-    """Draw what a recipe does."""
+    """Draw what a recipe does.
+
+    \b
+    Example: trar show schedule --preset vqa-hard-avg
+    """
 
 
 @show.command()

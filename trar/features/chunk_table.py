@@ -3,7 +3,8 @@
 A chunk is one image, or 64 regions where images are ragged: ``chunk_bytes`` of values followed by
 four bytes, the little-endian crc32c of those values. The table of an image split is kept in
 ``chunk-table/<split>.safetensors`` as two columns, the shard's number and the byte offset in it.
-Where the checksum does not follow the values (HDF5) it is a third column.
+Where the checksum does not follow the values (HDF5) it is a third column; where chunks are
+compressed, their sizes are.
 """
 
 from __future__ import annotations
@@ -28,11 +29,13 @@ FOLDER = "chunk-table"
 @dataclass(frozen=True)
 class ChunkTable:
     """``shard`` (n,) int32 and ``offset`` (n,) int64 of the n chunks of a split, in order, and
-    ``crc32c`` (n,) uint32 of their values, None where it follows them in the file."""
+    ``crc32c`` (n,) uint32 of their values, None where it follows them in the file; ``size`` (n,)
+    int64, bytes with the checksum, None where all are as long as the values need."""
 
     shard: NDArray[np.int32]
     offset: NDArray[np.int64]
     crc32c: NDArray[np.uint32] | None = None
+    size: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return len(self.shard)
@@ -43,8 +46,9 @@ class ChunkTable:
 
     def columns(self) -> dict[str, NDArray[Any]]:
         """The columns that there are, by name."""
-        checksums = {} if self.crc32c is None else {"crc32c": self.crc32c}
-        return {"shard": self.shard, "offset": self.offset, **checksums}
+        some = {"crc32c": self.crc32c, "size": self.size}
+        given = {name: column for name, column in some.items() if column is not None}
+        return {"shard": self.shard, "offset": self.offset, **given}
 
     def equals(self, other: ChunkTable) -> bool:
         """Whether all columns are the same."""
@@ -81,8 +85,8 @@ def read_chunk_table(
         if digest is not None and hashlib.sha256(data).hexdigest() != digest:
             raise SafetensorError("not the sha256 that store.json states")
         columns = load(data)
-        table = ChunkTable(columns["shard"], columns["offset"], columns.get("crc32c"))
-    except (OSError, SafetensorError, KeyError) as error:
+        table = ChunkTable(**columns)
+    except (OSError, SafetensorError, TypeError) as error:
         raise StoreError(f"{path}: the chunk table cannot be read ({error}); {REMAKE}") from error
     if any(len(column) != chunks for column in table.columns().values()):
         raise StoreError(

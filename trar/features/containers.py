@@ -23,3 +23,17 @@ def open_backend(folder: Path, container: Container) -> Backend:
 
         return Hdf5Backend(folder)
     return ZarrBackend(folder)
+
+
+def refuse_compression(folder: Path, container: Container) -> None:
+    """Raise unless features in ``folder`` can be compressed.
+
+    Raises:
+        StoreError: an HDF5 store, or one that is not in a local folder.
+    """
+    if container == "hdf5" or is_remote(folder):
+        where = "in HDF5" if container == "hdf5" else "on S3"
+        raise StoreError(
+            f"{folder}: features compressed with zstd are for Zarr stores in a local folder, this "
+            f"one is {where}; leave --compress out"
+        )

@@ -19,11 +19,12 @@ from numpy.typing import NDArray
 
 from trar.errors import StoreError
 from trar.features.backend import Backend, ImageTable, Table
-from trar.features.containers import open_backend
+from trar.features.containers import open_backend, refuse_compression
 from trar.features.reader import FeatureStore
 from trar.features.row_reader import way_out
 from trar.features.schema import (
     STORE_FILE,
+    Compress,
     Container,
     FeatureSpec,
     ImageSplit,
@@ -43,7 +44,7 @@ from trar.fileio import need_space, sha256_file, sha256_json
 Progress = Callable[[str, int, int], None]
 
 _PAGE, _ALIGNED = 4096, 1 << 16  # HDF5 begins chunks of this many bytes at pages
-_PER_CHUNK, _PER_FILE = 64, 16384  # bytes that a container adds at most: checksums, descriptions
+_PER_FILE = 16384  # bytes that a container adds at most: descriptions, indexes
 
 
 def convert_store(
@@ -53,10 +54,13 @@ def convert_store(
     dataset: str | None = None,
     shard_images: int | None = None,
     progress: Progress = lambda *_: None,
+    *,
+    compress: Compress | None = None,
 ) -> tuple[Path, StoreMeta]:
     """Write the store at ``source`` into the root ``target`` in ``container``.
 
-    ``shard_images`` None keeps the shards as they are cut. ``progress(stage, done, total)`` counts
+    ``shard_images`` None keeps the shards as they are cut; ``compress`` None the compression, which
+    HDF5 does not have. ``progress(stage, done, total)`` counts
     chunks: images, or 64 regions where images are ragged. Returns the new dataset folder and what
     its ``store.json`` says.
 
@@ -67,7 +71,16 @@ def convert_store(
     store = FeatureStore(source, dataset)
     folder = target / store.dataset
     _check_place(store, folder)
-    meta = store.meta
+    meta, compression = store.meta, store.meta.feature.compression
+    if compress is not None:
+        compression = None if compress == "none" else compress
+    elif container == "hdf5":
+        compression = None
+    if compression is not None:
+        refuse_compression(folder, container)
+    meta = msgspec.structs.replace(
+        meta, feature=msgspec.structs.replace(meta.feature, compression=compression)
+    )
     splits = {
         name: msgspec.structs.replace(images, shard_images=shard_images or images.shard_images)
         for name, images in meta.image_splits.items()
@@ -92,7 +105,7 @@ def convert_store(
             writer.write_table(name, tables.read_table(name))
         for name in _plain_files(meta):
             writer.write_bytes(name, (store.path / name).read_bytes())
-        made_from = {"container": meta.container, "fingerprint": meta.fingerprint}
+        made_from = {"container": store.meta.container, "fingerprint": meta.fingerprint}
         new = msgspec.structs.replace(
             meta,
             container=container,
@@ -133,15 +146,15 @@ def _shards(
     for number, start in enumerate(range(0, max(1, chunks), step)):
         stop = min(chunks, start + step)
         place = ShardPlace(folder, split, number, step, meta.feature, container)
-        sources = sha256_json([meta.fingerprint, split, start, stop, step])
+        cut = [start, stop, step]
+        sources = sha256_json([meta.fingerprint, split, *cut, meta.feature.compression])
         yield _Shard(place, start, stop, sources, finished_shard(place, sources))
 
 
 def _needed_bytes(meta: StoreMeta, shards: list[_Shard], checked: _Checked) -> int:
     """An upper bound of what is left to write."""
     spec = meta.feature
-    beside = spec.chunk_rows * (16 * spec.boxes + 1)
-    per_chunk = spec.chunk_bytes + beside + _PER_CHUNK + _PAGE * (spec.chunk_bytes >= _ALIGNED)
+    per_chunk = spec.stored_chunk_bytes + _PAGE * (spec.chunk_bytes >= _ALIGNED)
     left = [shard for shard in shards if shard.receipt is None]
     whole = sum(meta.files[name].bytes for name in checked.beside_shards())
     files = len(left) + len(list(_table_names(meta))) + len(meta.image_splits)
@@ -225,7 +238,7 @@ class _SplitCopy:
 
     def write(self, shards: Sequence[_Shard]) -> Iterator[int]:
         """Write the split; yields the number of chunks after each shard."""
-        spec, step = self.store.meta.feature, shards[0].place.shard_images
+        spec, step = shards[0].place.spec, shards[0].place.shard_images
         table = self.tables.read_images_table(self.name, spec)
         boxes = self.tables.read_boxes(self.name) if spec.boxes else None
         self.writer.create_images(self.name, spec, table.ids, step, table.offsets)

@@ -118,7 +118,7 @@ class _ZarrChunks:
 
     def layout(self) -> str | None:
         self._need_files(range(self._array.shape[0]))
-        return zarr_layout.other_layout(self._array)
+        return zarr_layout.other_layout(self._array, self._spec.compression)
 
     def _need_files(self, rows: range) -> None:
         """Refuse rows that some file is missing for."""

@@ -88,13 +88,18 @@ class MmapSource:
 def fits_in_memory(sizes_bytes: Iterable[int]) -> bool:
     """Whether files of these sizes fit into the memory that the machine has available; False
     where it does not say."""
+    available = available_memory()
+    return available is not None and sum(sizes_bytes) <= available
+
+
+def available_memory() -> int | None:
+    """Bytes of memory that programs can still take on this machine; None where it does not say."""
     try:
         text = MEMORY_INFO.read_text(encoding="ascii")
         lines = dict(line.split(":", 1) for line in text.splitlines())
-        available = int(lines["MemAvailable"].split()[0]) * 1024
+        return int(lines["MemAvailable"].split()[0]) * 1024
     except (OSError, KeyError, ValueError):
-        return False
-    return sum(sizes_bytes) <= available
+        return None
 
 
 def _fault(number: int, error: Exception) -> ChunkFault:

@@ -6,6 +6,8 @@ cut shard as zeros. Images are read by ``row_reader``, tables by the container's
 
 from __future__ import annotations
 
+import copy
+import difflib
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -33,11 +35,18 @@ from trar.features.schema import StoreMeta, find_dataset, read_meta, view_file
 from trar.features.source_choice import Access
 from trar.features.text import Vocabulary
 from trar.features.vectors import read_vectors
+from trar.features.word_pieces import vocabulary_from_json
 
 Columns = TypeVar("Columns", AnswerTable, NameTable, QuestionTable, Ragged, SparseTargets)
 
 TOKENIZER = "openvqa"
 SCHEME = "openvqa"
+WORD_PIECES = "wordpiece"
+LXMERT_SCHEME = "lxmert"
+_MADE_BY = {
+    WORD_PIECES: "--tokenizer wordpiece --wordpiece-vocab vocab.txt",
+    LXMERT_SCHEME: "--targets lxmert",
+}
 
 
 class FeatureStore:
@@ -62,6 +71,9 @@ class FeatureStore:
         StoreError: no finished store, another format version, or a file that is missing or of
             another size.
     """
+
+    tokenizer = TOKENIZER
+    scheme = SCHEME
 
     def __init__(
         self,
@@ -98,6 +110,35 @@ class FeatureStore:
     def dataset(self) -> str:
         """The dataset's name, for example ``vqa``."""
         return self.meta.dataset
+
+    def using(self, tokenizer: str, scheme: str) -> FeatureStore:
+        """This store with the tokens and the vocabulary of ``tokenizer``, and the targets and the
+        answers of ``scheme``.
+
+        Raises:
+            StoreError: it has none of these; the message says what makes them.
+        """
+        for what, name, known in (
+            ("tokens", tokenizer, self.meta.vocabularies),
+            ("targets", scheme, self.meta.answer_schemes),
+        ):
+            if name not in known:
+                by = _MADE_BY.get(name)
+                way = f"; `trar-data prepare {by}` adds them" if by else ""
+                raise StoreError(
+                    f"{self.path}: no {what} of {name!r}, only of {', '.join(known)}{way}"
+                )
+        other = copy.copy(self)
+        other.tokenizer, other.scheme = tokenizer, scheme
+        return other
+
+    @property
+    def longest_question(self) -> int:
+        """Tokens of the longest question of all splits."""
+        if self.tokenizer == TOKENIZER:
+            return self.meta.longest_question
+        splits = self.meta.question_splits
+        return max(int(np.diff(self.tokens(split).offsets).max(initial=0)) for split in splits)
 
     def read(
         self, image_split: str, rows: ArrayLike, out: NDArray[Any] | None = None
@@ -187,18 +228,18 @@ class FeatureStore:
         """The questions of a split, in the order of their file."""
         return self._table(f"questions/{self._question_split(split)}", QuestionTable)
 
-    def tokens(self, split: str, tokenizer: str = TOKENIZER) -> Ragged:
+    def tokens(self, split: str) -> Ragged:
         """Token ids of each question, never cut."""
-        return self._table(f"tokens/{tokenizer}/{self._question_split(split)}", Ragged)
+        return self._table(f"tokens/{self.tokenizer}/{self._question_split(split)}", Ragged)
 
-    def targets(self, split: str, scheme: str = SCHEME) -> SparseTargets:
+    def targets(self, split: str) -> SparseTargets:
         """Soft scores over the answer dictionary.
 
         Raises:
             StoreError: the split has no answers (a test split).
         """
         self._need_answers(split)
-        return self._table(f"targets/{scheme}/{split}", SparseTargets)
+        return self._table(f"targets/{self.scheme}/{split}", SparseTargets)
 
     def answers_of(self, split: str) -> AnswerTable:
         """The raw answers of a split, as annotated.
@@ -212,23 +253,28 @@ class FeatureStore:
     @property
     def vocabulary(self) -> Vocabulary:
         """The token table that made ``tokens``."""
-        entry = self.meta.vocabularies[TOKENIZER]
-        return cast(Vocabulary, self._json(entry.file, Vocabulary.from_json, entry.digest))
+        entry = self.meta.vocabularies[self.tokenizer]
+        return cast(Vocabulary, self._json(entry.file, vocabulary_from_json, entry.digest))
 
     @property
     def answers(self) -> AnswerDictionary:
         """The answers that ``targets`` are labels of."""
-        entry = self.meta.answer_schemes[SCHEME]
+        entry = self.meta.answer_schemes[self.scheme]
         return cast(
             AnswerDictionary, self._json(entry.file, AnswerDictionary.from_json, entry.digest)
         )
 
     def _question_split(self, split: str) -> str:
         if split not in self.meta.question_splits:
+            close = difflib.get_close_matches(split, self.meta.question_splits, 1)
+            way = (
+                f"did you mean {close[0]}?"
+                if close
+                else f"add it: trar-data prepare --split {split}"
+            )
             raise StoreError(
                 f"{self.path}: no question split {split!r}; it has "
-                f"{', '.join(self.meta.question_splits)}. Add it: trar-data prepare "
-                f"--split {split}"
+                f"{', '.join(self.meta.question_splits)}; {way}"
             )
         return split
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from trar.errors import StoreError
 from trar.features.questions import ANSWER_TYPES
-from trar.features.reader import FeatureStore
+from trar.features.reader import SCHEME, TOKENIZER, FeatureStore
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,8 @@ class FeatureStatistics:
 class Record:
     """A question, its image and its answers. ``norms`` (rows,) are the Euclidean lengths of the
     image's cells or regions, NaN where a cell is padding; ``answers`` are (text, annotators),
-    ``targets`` (answer, score)."""
+    ``targets`` (answer, score). ``more_tokens`` and ``more_targets`` are those of the other
+    tokenizers and schemes that the store has, by name."""
 
     split: str
     question_id: int
@@ -45,6 +46,8 @@ class Record:
     norms: NDArray[np.float64]
     statistics: FeatureStatistics
     size: tuple[int, int] | None
+    more_tokens: dict[str, list[tuple[int, str]]]
+    more_targets: dict[str, list[tuple[str, float]]]
 
 
 def read_record(store: FeatureStore, split: str, question_id: int) -> Record:
@@ -62,50 +65,63 @@ def read_record(store: FeatureStore, split: str, question_id: int) -> Record:
             f"first are {first}"
         )
     row = int(place[0])
-    tokens = store.tokens(split)
-    ids = tokens.ids[tokens.offsets[row] : tokens.offsets[row + 1]].tolist()
-    words = zip(ids, store.vocabulary.decode(ids), strict=True)
     image_split = store.meta.question_splits[split].image_splits[table.image_split[row]]
     image_row = int(table.image_row[row])
     batch = store.read(image_split, [image_row])
     values = batch.features[0, : batch.lengths[0]].astype(np.float64)
     cells = store.cells(image_split)[image_row][: len(values)]
     names = store.image_names(image_split)
-    answers, targets, answer_type = _answers(store, split, row)
+    answers, answer_type = _answers(store, split, row)
+    more_words = [name for name in store.meta.vocabularies if name != TOKENIZER]
+    more_schemes = [name for name in store.meta.answer_schemes if name != SCHEME]
     return Record(
         split=split,
         question_id=question_id,
         question=table.texts[row],
         question_type=table.type_names[int(table.type[row])],
         answer_type=answer_type,
-        tokens=list(words),
+        tokens=_tokens(store, split, row),
         image_split=image_split,
         image_id=int(store.image_ids(image_split)[image_row]),
         image_name=None if names is None else names[image_row],
         answers=answers,
-        targets=targets,
+        targets=_targets(store, split, row),
         grid=store.meta.feature.grid,
         norms=np.where(cells, np.linalg.norm(values, axis=1), np.nan),
         statistics=_statistics(values[cells]),
         size=_size(store, image_split, image_row),
+        more_tokens={name: _tokens(store.using(name, SCHEME), split, row) for name in more_words},
+        more_targets={
+            name: _targets(store.using(TOKENIZER, name), split, row) for name in more_schemes
+        },
     )
 
 
-def _answers(
-    store: FeatureStore, split: str, row: int
-) -> tuple[list[tuple[str, int]], list[tuple[str, float]], str]:
+def _tokens(store: FeatureStore, split: str, row: int) -> list[tuple[int, str]]:
+    tokens = store.tokens(split)
+    ids = tokens.ids[tokens.offsets[row] : tokens.offsets[row + 1]].tolist()
+    return list(zip(ids, store.vocabulary.decode(ids), strict=True))
+
+
+def _answers(store: FeatureStore, split: str, row: int) -> tuple[list[tuple[str, int]], str]:
     if not store.meta.question_splits[split].answered:
-        return [], [], ""
-    table, stored = store.answers_of(split), store.targets(split)
+        return [], ""
+    table = store.answers_of(split)
     begin, end = table.offsets[row : row + 2]
     counts = Counter(table.texts[begin:end])
+    return counts.most_common(), ANSWER_TYPES[int(table.type[row])]
+
+
+def _targets(store: FeatureStore, split: str, row: int) -> list[tuple[str, float]]:
+    if not store.meta.question_splits[split].answered:
+        return []
+    stored = store.targets(split)
     part = slice(stored.offsets[row], stored.offsets[row + 1])
     labels, scores = stored.label[part].tolist(), stored.score[part].tolist()
-    targets = [
+    return [
         (store.answers.answers[label], round(score, 4))
         for label, score in zip(labels, scores, strict=True)
     ]
-    return counts.most_common(), targets, ANSWER_TYPES[int(table.type[row])]
 
 
 def _size(store: FeatureStore, image_split: str, row: int) -> tuple[int, int] | None:

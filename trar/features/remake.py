@@ -32,6 +32,7 @@ _OF_IMAGES = re.compile(
 _OF_QUESTIONS = re.compile(
     rf"{_TABLE}/(?:(?:questions|answers)|(?:tokens|targets)/[^/]+)/(?P<split>[^/]+?)(?:/|\.h5$)"
 )
+_DICTIONARY = re.compile(r"(?:vocabulary|answers)-(?:openvqa|wordpiece|lxmert)\.json")
 _RETIRED = "store.json.before"
 _NOT_MOVED = (WORK_FOLDER, STORE_FILE)
 
@@ -74,12 +75,14 @@ def owned(name: str, image_splits: Collection[str], question_splits: Collection[
 
 
 def drop_unlisted(folder: Path, listed: Container[str]) -> None:
-    """Remove what a stopped prepare left below the store's own folders: nothing lists it, and
-    nobody else may write there."""
+    """Remove what a stopped prepare left below the store's own folders, and the dictionaries that
+    it wrote: nothing lists it, and nobody else may write there."""
     place = place_of(folder)
     place.remove([name for name in place.sizes() if name not in listed and _is_own(name)])
 
 
 def _is_own(name: str) -> bool:
     own, _, rest = name.partition("/")
+    if _DICTIONARY.fullmatch(name):
+        return True
     return own in OWN_FOLDERS and PurePosixPath(rest).match(OWN_FOLDERS[own])

@@ -29,7 +29,8 @@ VerifyReads = Literal["all", "sample", "none"]
 first reads it and then every 64th time; or none, so that damage is read as numbers."""
 
 _SAMPLE = 64  # of the reads of a chunk, one in so many is checked
-_SCRATCH_CHUNKS = 64  # chunks of a ragged batch that are read in one call
+SCRATCH_CHUNKS = 64
+"""Chunks of a ragged batch that are read in one call; so many are kept for each thread."""
 
 
 class ImageBatch(NamedTuple):
@@ -114,13 +115,13 @@ class RowReader:
         plan = cut(self.tables.offsets(split)[rows], lengths, spec.chunk_rows)
         scratch = self._take_scratch()
         values = scratch.view(spec.dtype).reshape(len(scratch), spec.chunk_rows, spec.width)
-        for start in range(0, len(plan.chunks), _SCRATCH_CHUNKS):
+        for start in range(0, len(plan.chunks), SCRATCH_CHUNKS):
 
             def place(number: int, start: int = start) -> None:
                 for image, row, begin, count in plan.of_chunk(start + number):
                     batch[image, row : row + count] = values[number, begin : begin + count]
 
-            chunks = plan.chunks[start : start + _SCRATCH_CHUNKS]
+            chunks = plan.chunks[start : start + SCRATCH_CHUNKS]
             self._read_chunks(split, chunks, scratch, place)
         for image, length in enumerate(lengths.tolist()):
             batch[image, length:] = 0
@@ -131,7 +132,7 @@ class RowReader:
         try:
             return self._scratch.pop()
         except IndexError:
-            return aligned_empty((_SCRATCH_CHUNKS, self.places.chunk_bytes), np.uint8)
+            return aligned_empty((SCRATCH_CHUNKS, self.places.chunk_bytes), np.uint8)
 
     def _read_chunks(
         self,

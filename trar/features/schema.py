@@ -26,8 +26,10 @@ WORK_FOLDER = ".prepare"
 
 RAGGED_CHUNK_ROWS = 64  # regions in an inner chunk of ragged features
 
-TargetRule = Literal["vqa", "exact", "labels"]
+TargetRule = Literal["vqa", "raw", "exact", "labels"]
 Container = Literal["zarr", "hdf5"]
+Compression = Literal["zstd"]
+Compress = Literal["none", "zstd"]  # what is asked for, where that may be none
 
 
 class FileEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -42,6 +44,7 @@ class FeatureSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_
 
     A grid has ``rows`` = height * width cells in raster order; regions have no grid. Every image
     has ``rows`` of them, or, where ``ragged``, at most that many. ``boxes``: each region has a box.
+    ``compression``: of each inner chunk; None: stored as it is.
     """
 
     rows: int
@@ -50,6 +53,7 @@ class FeatureSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_
     grid: tuple[int, int] | None = None
     ragged: bool = False
     boxes: bool = False
+    compression: Compression | None = None
 
     @property
     def chunk_rows(self) -> int:
@@ -64,7 +68,8 @@ class FeatureSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_
     @property
     def stored_chunk_bytes(self) -> int:
         """An upper bound of what a chunk takes with checksum, index entry, cells and boxes."""
-        return self.chunk_bytes + 100 + self.chunk_rows * (1 + 16 * self.boxes)
+        longer = self.chunk_bytes // 128 if self.compression else 0  # what does not compress
+        return self.chunk_bytes + longer + 100 + self.chunk_rows * (1 + 16 * self.boxes)
 
     def describe(self) -> str:
         """For people: ``8x8 cells x 2048, float16``."""
@@ -72,7 +77,8 @@ class FeatureSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_
             shape = f"{self.grid[0]}x{self.grid[1]} cells"
         else:
             shape = f"{'at most ' if self.ragged else ''}{self.rows} regions"
-        return f"{shape} x {self.width}, {self.dtype}{', boxes' if self.boxes else ''}"
+        how = f", {self.compression}" if self.compression else ""
+        return f"{shape} x {self.width}, {self.dtype}{', boxes' if self.boxes else ''}{how}"
 
 
 class ImageSplit(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from trar.features.chunk_places import ChunkPlaces
 from trar.features.chunk_source import ChunkSource
+from trar.features.containers import refuse_compression
 from trar.features.library_source import LibrarySource
 from trar.features.local_sources import MmapSource, PreadSource, fits_in_memory
 from trar.features.place import is_remote
@@ -16,8 +17,8 @@ from trar.features.zstd_source import ZstdSource, can_read
 Access = Literal["auto", "preadv", "mmap", "library"]
 """How chunks come from a local disk: by ``preadv``, from memory maps, or through zarr-python or
 h5py. "auto" takes memory maps where nothing is verified and the images fit into memory, else
-``preadv``. What another tool has compressed with zstd is decoded, and any other layout that trar
-does not know is read through the library, whatever this says."""
+``preadv``. What is compressed with zstd is decoded, and any layout that trar does not know is read
+through the library, whatever this says."""
 
 _LOG = logging.getLogger("trar.features")
 
@@ -36,6 +37,8 @@ class Sources:
         verified: bool,
         other_layouts: Mapping[str, str],
     ) -> None:
+        if places.meta.feature.compression is not None:
+            refuse_compression(places.folder, places.meta.container)
         self._places, self._access, self._verified = places, access, verified
         self._other_layouts = other_layouts
         self._made: dict[Any, ChunkSource] = {}
@@ -70,6 +73,8 @@ class Sources:
             return RemoteSource
         if self._access == "library":
             return LibrarySource
+        if self._places.meta.feature.compression is not None:
+            return ZstdSource
         if self._access == "mmap" or (
             self._access == "auto" and not self._verified and self._fits(split)
         ):

@@ -6,13 +6,14 @@ from typing import Any
 
 import msgspec
 
-from trar.features.reader import FeatureStore
+from trar.features.reader import WORD_PIECES, FeatureStore
 from trar.features.schema import StoreMeta
 from trar.features.vectors import VectorsEntry
 from trar.fileio import human_bytes
 
 _RULES = {
     "vqa": "ten annotators: soft targets, official VQA accuracy",
+    "raw": "ten annotators, answers counted as they stand: soft targets of LXMERT",
     "exact": "one answer: target 1.0, exact match",
     "labels": "scores as the raw file states them (LXMERT): score of the answer given",
 }
@@ -58,12 +59,10 @@ def summary_rows(store: FeatureStore) -> list[tuple[str, str]]:
         )
     for tokenizer, words in meta.vocabularies.items():
         made = ", ".join(f"{name} {count:,}" for name, count in words.made_from.items())
-        rows.append(
-            (
-                f"words {tokenizer}",
-                f"{words.tokens:,} tokens from the questions of {made}; {words.digest[:12]}",
-            )
-        )
+        what = f"tokens from the questions of {made}"
+        if tokenizer == WORD_PIECES:
+            what = f"word pieces of {', '.join(words.made_from)}"
+        rows.append((f"words {tokenizer}", f"{words.tokens:,} {what}; {words.digest[:12]}"))
     for scheme, entry in meta.answer_schemes.items():
         rows.append(
             (

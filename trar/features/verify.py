@@ -15,10 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trar.errors import StoreError
-from trar.features.answers import AnswerDictionary, labelled_targets, sparse_targets
+from trar.features.answers import AnswerDictionary
 from trar.features.backend import Backend
 from trar.features.chunk_table import read_chunk_table
 from trar.features.containers import open_backend
+from trar.features.derived import stored_targets, token_problem
 from trar.features.place import Place, place_of
 from trar.features.questions import AnswerTable, QuestionTable, Ragged, SparseTargets
 from trar.features.schema import (
@@ -33,8 +34,9 @@ from trar.features.schema import (
     read_meta,
     view_file,
 )
-from trar.features.text import Vocabulary, encode_questions
+from trar.features.text import Vocabulary
 from trar.features.vectors import read_vectors
+from trar.features.word_pieces import vocabulary_from_json
 from trar.fileio import indented_json
 
 
@@ -193,7 +195,7 @@ class _Dictionaries:
         for tokenizer, words in meta.vocabularies.items():
             try:
                 data = msgspec.json.decode((folder / words.file).read_bytes())
-                found.vocabularies[tokenizer] = Vocabulary.from_json(data)
+                found.vocabularies[tokenizer] = vocabulary_from_json(data)
             except (StoreError, OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
                 found.problems[words.file] = str(error)
         for scheme, entry in meta.answer_schemes.items():
@@ -234,10 +236,9 @@ def _check_questions(
         yield from _check_ragged(where, tokens.offsets, len(tokens.ids), len(table))
         yield from _check_range(where, "token id", tokens.ids, vocabulary.tokens, "the vocabulary")
         words = dictionaries.vocabularies.get(tokenizer)
-        if words is not None and tokenizer == "openvqa":
-            ids, offsets, _ = encode_questions(words, table.texts)
-            if not (np.array_equal(ids, tokens.ids) and np.array_equal(offsets, tokens.offsets)):
-                yield Problem(where, "not the tokens of these questions")
+        what = None if words is None else token_problem(tokens, table.texts, words)
+        if what is not None:
+            yield Problem(where, what)
     if expected.answered:
         yield from _check_answers(backend, meta, split, len(table), dictionaries)
 
@@ -276,16 +277,11 @@ def _follow(
 ) -> bool:
     """Whether the targets are what the rule makes of the annotated answers."""
     made = meta.provenance.get("splits", {}).get(split, {})
-    if answers.scores is not None:
-        expected = labelled_targets(answers.lists(), answers.score_lists(), known)
-    else:
-        weight_one = made.get("answer_weight") == "one"
-        expected = sparse_targets(answers.lists(), known, rule, weight_one)
-    offsets, label, score = expected
+    expected = stored_targets(answers, known, rule, made.get("answer_weight") == "one")
     return (
-        np.array_equal(offsets, targets.offsets)
-        and np.array_equal(label, targets.label)
-        and np.array_equal(score, targets.score)
+        np.array_equal(expected.offsets, targets.offsets)
+        and np.array_equal(expected.label, targets.label)
+        and np.array_equal(expected.score, targets.score)
     )
 
 

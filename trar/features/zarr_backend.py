@@ -15,16 +15,23 @@ from typing import Any
 import numpy as np
 import zarr
 from numpy.typing import NDArray
-from zarr.codecs import Crc32cCodec
+from zarr.codecs import Crc32cCodec, ZstdCodec
 
 from trar.errors import REMAKE, DiskError, StoreError
 from trar.features.backend import ImageTable, Sides, Table
 from trar.features.chunk_table import ChunkTable
 from trar.features.place import is_remote, place_of
-from trar.features.schema import ARRAYS, FeatureSpec, FileEntry, StoreMeta
+from trar.features.schema import ARRAYS, Compression, FeatureSpec, FileEntry, StoreMeta
 from trar.features.zarr_columns import map_column, write_column
-from trar.features.zarr_layout import other_layout
-from trar.features.zarr_shard import CHECKSUM_BYTES, read_index, write_chunk, write_shard
+from trar.features.zarr_layout import is_zstd, other_layout
+from trar.features.zarr_shard import (
+    ABSENT,
+    CHECKSUM_BYTES,
+    ZSTD_LEVEL,
+    read_index,
+    write_chunk,
+    write_shard,
+)
 from trar.fileio import disk_errors
 
 
@@ -58,6 +65,7 @@ class ZarrBackend:
                 dtype=spec.dtype,
                 chunks=(*inner, spec.width),
                 shards=(*shard, spec.width),
+                compression=spec.compression,
             )
             if offsets is None:
                 names.append("cells")
@@ -91,7 +99,7 @@ class ZarrBackend:
         shard_images: int,
         sides: Sides = dict,
     ) -> FileEntry:
-        return write_shard(target, chunks, spec.dtype, shard_images)
+        return write_shard(target, chunks, spec.dtype, shard_images, spec.compression)
 
     def write_side(self, target: Path, values: NDArray[Any], length: int) -> FileEntry:
         whole = np.zeros((length, *values.shape[1:]), values.dtype)
@@ -152,7 +160,8 @@ class ZarrBackend:
         with self._damage(name):
             source = self._source(f"{name}/zarr.json")
             array = zarr.open_array(source, path=name, mode="r", zarr_format=3)
-        other = other_layout(array)
+        compressed = is_zstd(array)
+        other = other_layout(array, "zstd" if compressed else None)
         if other is not None or array.shards is None:
             raise StoreError(
                 f"{self.folder / ARRAYS / name}: not in the layout of docs/format.md "
@@ -162,18 +171,21 @@ class ZarrBackend:
         chunk_rows = array.chunks[0]
         chunks, shard_images = -(-array.shape[0] // chunk_rows), array.shards[0] // chunk_rows
         chunk_bytes = int(np.prod(array.chunks)) * array.dtype.itemsize + CHECKSUM_BYTES
-        offset = np.empty(chunks, np.int64)
+        place = np.empty((chunks, 2), np.int64)
         tail = "/0" * (array.ndim - 1)
         starts = range(0, chunks, shard_images)
         paths = [self.folder / ARRAYS / f"{name}/c/{i}{tail}" for i in range(len(starts))]
         indexes = place_of(self.folder).each(lambda path: read_index(path, shard_images), paths)
         for path, start, index in zip(paths, starts, indexes, strict=True):
             used = index[: chunks - start]
-            if (used[:, 1] != chunk_bytes).any():
-                row = start + int(np.argmax(used[:, 1] != chunk_bytes))
+            wrong = used[:, 1] == ABSENT if compressed else used[:, 1] != chunk_bytes
+            if wrong.any():
+                row = start + int(np.argmax(wrong))
                 raise StoreError(f"{path}: chunk {row} is absent or of another size; {REMAKE}")
-            offset[start : start + len(used)] = used[:, 0]
-        return ChunkTable((np.arange(chunks) // shard_images).astype(np.int32), offset)
+            place[start : start + len(used)] = used
+        shard = (np.arange(chunks) // shard_images).astype(np.int32)
+        offset, size = (np.ascontiguousarray(column) for column in place.T)
+        return ChunkTable(shard, offset, size=size if compressed else None)
 
     def _source(self, name: str) -> Any:
         """What zarr-python reads everything below ``name`` from."""
@@ -210,11 +222,19 @@ def _create_or_keep(
     *,
     chunks: tuple[int, ...],
     shards: tuple[int, ...] | None,
+    compression: Compression | None = None,
 ) -> None:
     """Describe an array whose chunks others write; one of the same form keeps its chunks."""
     old = group.get(name)
-    form = (shape, chunks, shards, np.dtype(dtype))
-    if isinstance(old, zarr.Array) and form == (old.shape, old.chunks, old.shards, old.dtype):
+    codecs = (*([ZstdCodec(level=ZSTD_LEVEL)] if compression else []), Crc32cCodec())
+    form = (shape, chunks, shards, np.dtype(dtype), codecs)
+    if isinstance(old, zarr.Array) and form == (
+        old.shape,
+        old.chunks,
+        old.shards,
+        old.dtype,
+        old.compressors,
+    ):
         return
     group.create_array(
         name,
@@ -223,7 +243,7 @@ def _create_or_keep(
         chunks=chunks,
         shards=shards,
         filters=None,
-        compressors=[Crc32cCodec()],
+        compressors=codecs,
         fill_value=0,
         overwrite=True,
     )

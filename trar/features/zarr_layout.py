@@ -10,16 +10,18 @@ from typing import Any
 
 import zarr
 
-from trar.features.schema import RAGGED_CHUNK_ROWS
+from trar.features.schema import RAGGED_CHUNK_ROWS, Compression
 
 _PLAIN = ({"name": "bytes", "configuration": {"endian": "little"}},)
 _CHECKSUM = ({"name": "crc32c"},)
 
 
-def other_layout(array: zarr.Array[Any]) -> str | None:
-    """How the array is laid out where plain file reads would misread it, else None."""
-    inner = _inner_codecs(array)
-    if inner == _PLAIN + _CHECKSUM:
+def other_layout(array: zarr.Array[Any], compression: Compression | None) -> str | None:
+    """How the array is laid out where that is not as trar writes it with ``compression``, else
+    None."""
+    if compression is None and _inner_codecs(array) == _PLAIN + _CHECKSUM:
+        return None
+    if compression == "zstd" and is_zstd(array) and ends_with_checksum(array):
         return None
     codecs: Any = array.metadata.to_dict()["codecs"]
     shards = codecs[0].get("configuration", {})

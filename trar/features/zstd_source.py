@@ -1,8 +1,8 @@
-"""Chunks of a Zarr array that another tool has compressed with zstd, one image a chunk.
+"""Chunks of a Zarr array compressed with zstd, one image a chunk.
 
-For small disks: about two thirds of the size, at a small part of the speed. The array is as
-docs/format.md says but for the codec zstd before the crc32c, or in its place. Where each chunk
-lies, and how long it is, comes from the shards' own indexes.
+For small disks: about two thirds of the size, at a small part of the speed. Where each chunk lies,
+and how long it is, comes from the chunk table of a store that is compressed. Where another tool has
+compressed features, with a crc32c behind them or none, it comes from the shards' own indexes.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from crc32c import crc32c
 from numcodecs import zstd
 from numpy.typing import NDArray
 
+from trar.errors import REMAKE, StoreError
 from trar.features import zarr_layout
 from trar.features.chunk_places import ChunkPlaces
 from trar.features.chunk_source import ChunkFault, Landed
@@ -46,7 +47,8 @@ class ZstdSource:
         self, split: str, chunks: NDArray[np.int64], out: NDArray[Any], landed: Landed
     ) -> None:
         if split not in self._frames:
-            self._frames[split] = resolve(self._places, split)
+            compressed = self._places.meta.feature.compression is not None
+            self._frames[split] = (tabled if compressed else resolve)(self._places, split)
         frames = self._frames[split]
         for number, chunk in enumerate(chunks.tolist()):
             try:
@@ -74,6 +76,19 @@ class ZstdSource:
         return np.frombuffer(values, np.uint8)
 
 
+def tabled(places: ChunkPlaces, split: str) -> Frames:
+    """Where the chunks of a compressed store lie, from its chunk table.
+
+    Raises:
+        StoreError: the table is missing or damaged.
+    """
+    table = places.table(split)
+    if table.size is None:
+        raise StoreError(f"{places.folder}: the chunk table of {split} has no sizes; {REMAKE}")
+    place = np.stack([table.offset, table.size], axis=1).astype(np.uint64)
+    return Frames(places.meta.image_splits[split].shard_images, place, True)
+
+
 def resolve(places: ChunkPlaces, split: str) -> Frames:
     """Where the chunks of a split lie, from the indexes of its shards.
 
@@ -90,8 +105,11 @@ def resolve(places: ChunkPlaces, split: str) -> Frames:
 
 
 def can_read(places: ChunkPlaces, split: str) -> bool:
-    """Whether the features of a split are compressed in the way that is known here."""
-    return places.meta.container == "zarr" and zarr_layout.is_zstd(_array(places, split))
+    """Whether another tool has compressed the features of a split in the way that is known here."""
+    meta = places.meta
+    if meta.container != "zarr" or meta.feature.compression is not None:
+        return False
+    return zarr_layout.is_zstd(_array(places, split))
 
 
 def _array(places: ChunkPlaces, split: str) -> zarr.Array[Any]:

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, PlainValidator
 
 from trar.features.place import open_place
-from trar.features.schema import Container
+from trar.features.schema import Compress, Container
 
 Dataset = Literal["vqa", "clevr", "easy-vqa", "table"]
 StorePath = Annotated[Path, PlainValidator(open_place), PlainSerializer(str, when_used="json")]
@@ -44,10 +44,18 @@ class PrepareConfig(BaseModel):
     dtype: Literal["float16", "float32"] = "float16"
     format: Container | None = None
     """The container that the arrays are written in; None: as the store is, a new one in zarr."""
+    compress: Compress | None = None
+    """Of features; None: as the store is, a new one none."""
     on_bad_image: Literal["error", "skip"] = "error"
     """Stop at an image that is missing or cannot be read, or leave it and its questions out."""
     answers: Path | None = None
-    """A given answer dictionary in the originals' shape; None builds one."""
+    """A given answer dictionary in the originals' shape, for ``targets``; None builds one."""
+    targets: Literal["openvqa", "lxmert"] = "openvqa"
+    """lxmert: also targets by its rule (answers counted as they stand) in its order of answers."""
+    tokenizer: Literal["openvqa", "wordpiece"] = "openvqa"
+    """wordpiece: also BERT's word pieces of each question."""
+    wordpiece_vocab: Path | None = None
+    """The ``vocab.txt`` or ``tokenizer.json`` of these; None: those that the store has."""
     vg_answer_weight: Literal["as_counted", "one"] = "as_counted"
     """Target of a Visual Genome answer: by the number of its copies (one copy: 0.3), or 1."""
     vectors: str | None = None

@@ -25,7 +25,8 @@ _QUESTIONS_PER_S = 40_000  # parsing, tokens and targets; measured on one 2020s 
 class Estimate:
     """``questions`` and ``images`` per split that would be made; ``reads`` are question files
     with their bytes; ``free_bytes`` None: a place without a limit; ``seconds`` is extrapolated from
-    a few images read now, None if none."""
+    a few images read now, None if none; ``added`` are word pieces and targets that all splits of a
+    finished store would get."""
 
     folder: Path
     features: str
@@ -39,6 +40,7 @@ class Estimate:
     free_bytes: int | None
     seconds: float | None
     warnings: list[str]
+    added: list[str]
 
 
 def estimate(config: PrepareConfig) -> Estimate:
@@ -66,10 +68,11 @@ def estimate(config: PrepareConfig) -> Estimate:
         _reads(plan, changes),
         len(finished),
         len(finished) + len(tasks),
-        needed_bytes(plan, tasks) if changes.splits else 0,
+        needed_bytes(plan, tasks) if changes.splits or plan.to_add else 0,
         None if is_remote(plan.folder) else free_bytes(plan.folder),
         seconds,
         [note for one in plan.questions.values() for note in one.questions.notes],
+        plan.to_add.names(),
     )
 
 

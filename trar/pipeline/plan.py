@@ -11,11 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trar.errors import ConfigError, RawDataError, StoreError
-from trar.features.containers import open_backend
+from trar.features.containers import open_backend, refuse_compression
+from trar.features.reader import SCHEME
 from trar.features.remake import remake_folder
 from trar.features.schema import STORE_FILE, Container, FeatureSpec, StoreMeta, read_meta
 from trar.features.writer import ShardPlace
 from trar.pipeline.config import PrepareConfig
+from trar.pipeline.dictionaries import Dictionaries, find_added
 from trar.pipeline.readers.image import Form, Images
 from trar.pipeline.sources import Questions, Source, open_source
 from trar.pipeline.spec import Progress, find_features, flat_offsets
@@ -102,7 +104,8 @@ class QuestionPlan:
 @dataclass(frozen=True)
 class Plan:
     """Everything a prepare is going to do. ``missing`` are images, by image split, that questions
-    ask about and that are not there, where those may be skipped. ``remake``: parts of a finished
+    ask about and that are not there, where those may be skipped. ``added`` are the word
+    pieces and answers that the store has or gets beside openvqa's. ``remake``: parts of a finished
     store are made anew."""
 
     config: PrepareConfig
@@ -115,6 +118,7 @@ class Plan:
     questions: dict[str, QuestionPlan]
     answers: Answers
     existing: StoreMeta | None
+    added: Dictionaries
     missing: dict[str, list[int]] = field(default_factory=dict)
     remake: bool = False
 
@@ -127,6 +131,11 @@ class Plan:
     def container(self) -> Container:
         """What the store's arrays are in: an existing store's own, else what is asked for."""
         return self.existing.container if self.existing else self.config.format or "zarr"
+
+    @property
+    def to_add(self) -> Dictionaries:
+        """What a finished store gets beside what it has, for all of its splits."""
+        return self.added.missing_from(self.existing) if self.existing else Dictionaries()
 
     def place(self, split: str, part: ImagePart) -> ShardPlace:
         """Where a shard goes."""
@@ -165,10 +174,14 @@ def make_plan(config: PrepareConfig, progress: Progress = lambda *_: None) -> Pl
             f"{folder}: this store is in {existing.container}, --format {config.format} was asked "
             "for; leave --format out, or prepare into another --store"
         )
+    if config.compress == "zstd":
+        refuse_compression(folder, existing.container if existing else config.format or "zarr")
+    added = find_added(config, source, folder, existing)
+    given = config.answers if config.targets == SCHEME else None
     if existing is None:
-        answers = build_answers(source, config.answers)
+        answers = build_answers(source, given)
     else:
-        answers = load_answers(folder, existing, config.answers)
+        answers = load_answers(folder, existing, given)
     source.use_answers(answers.dictionary)
     names = list(dict.fromkeys(name for split in splits for name in source.image_splits(split)))
     questions: dict[str, Questions] = {}
@@ -194,7 +207,18 @@ def make_plan(config: PrepareConfig, progress: Progress = lambda *_: None) -> Pl
         for split, one in questions.items()
     }
     return Plan(
-        config, folder, source, splits, found.form, spec, plans, joined, answers, existing, missing
+        config=config,
+        folder=folder,
+        source=source,
+        splits=splits,
+        form=found.form,
+        spec=spec,
+        images=plans,
+        questions=joined,
+        answers=answers,
+        existing=existing,
+        added=added,
+        missing=missing,
     )
 
 

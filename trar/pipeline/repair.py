@@ -11,22 +11,23 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 
 from pydantic import ValidationError
 
-from trar.errors import RawDataError, StoreError
+from trar.errors import ConfigError, RawDataError, StoreError
 from trar.features.answers import AnswerDictionary
 from trar.features.place import place_of
-from trar.features.reader import SCHEME, TOKENIZER
+from trar.features.reader import SCHEME, TOKENIZER, WORD_PIECES
 from trar.features.schema import STORE_FILE, WORK_FOLDER, StoreMeta, read_meta
 from trar.features.text import Vocabulary
 from trar.features.verify import check_files, verify_store
 from trar.features.writer import StoreWriter
 from trar.fileio import need_space, write_json
 from trar.pipeline.config import PrepareConfig
+from trar.pipeline.dictionaries import Dictionaries, find_lxmert_answers
 from trar.pipeline.engine import Progress
 from trar.pipeline.repair_images import ImageRepair
 from trar.pipeline.repair_questions import Tables, changed_files, remake_questions
@@ -34,7 +35,14 @@ from trar.pipeline.repair_rows import RowsRepair
 from trar.pipeline.replacement import Replacement, is_of
 from trar.pipeline.sources import Source, open_source
 from trar.pipeline.vectors import Lookup, cut_vectors, vectors_name
-from trar.pipeline.vocabulary import Answers, Words, load_answers, load_words, read_answers
+from trar.pipeline.vocabulary import (
+    Answers,
+    Words,
+    load_answers,
+    load_words,
+    read_answers,
+)
+from trar.pipeline.wordpieces import read_word_pieces
 
 _FOLDER = "repair"
 
@@ -47,6 +55,7 @@ class RepairConfig:
     features: Path | None = None
     questions: tuple[Path, ...] = ()
     answers: Path | None = None
+    wordpiece_vocab: Path | None = None
     vectors: str | None = None
     keep_portrait: bool = False
     workers: int | None = None
@@ -171,24 +180,39 @@ class _Repair:
         return self._raw_files
 
     def _dictionaries(self) -> None:
-        answers, words = self.meta.answer_schemes[SCHEME], self.meta.vocabularies[TOKENIZER]
-        self.state.attempt(
-            [answers.file], self._remake_answers, lambda: self._why(answers.made_from)
-        )
+        for scheme, answers in self.meta.answer_schemes.items():
+            self.state.attempt(
+                [answers.file],
+                partial(self._remake_answers, scheme),
+                partial(self._why, answers.made_from),
+            )
+        words = self.meta.vocabularies[TOKENIZER]
         self.state.attempt([words.file], self._remake_words, lambda: self._why(words.made_from))
+        pieces = self.meta.vocabularies.get(WORD_PIECES)
+        if pieces is not None:
+            self.state.attempt(
+                [pieces.file],
+                self._remake_pieces,
+                lambda: f"--wordpiece-vocab {self.config.wordpiece_vocab} has other pieces",
+            )
 
-    def _remake_answers(self) -> None:
-        entry, (_, source) = self.meta.answer_schemes[SCHEME], self._raw()
-        if self.config.answers is not None:
-            dictionary = read_answers(self.config.answers)
-        elif set(entry.made_from) <= set(source.splits):
+    def _remake_answers(self, scheme: str) -> None:
+        entry, (_, source) = self.meta.answer_schemes[scheme], self._raw()
+        dictionary = self._given_answers(entry.digest)
+        if dictionary is None and not set(entry.made_from) <= set(source.splits):
+            raise RawDataError(f"it was given as {entry.made_from[0]}: give that with --answers")
+        if dictionary is None:
             majority = [one for split in entry.made_from for one in source.majority(split)]
             dictionary = AnswerDictionary.build(
                 majority, min_count=entry.min_count, rule=entry.rule
             )
-        else:
-            raise RawDataError(f"it was given as {entry.made_from[0]}: give that with --answers")
         write_json(self.state.aside / entry.file, dictionary.to_json())
+
+    def _given_answers(self, digest: str) -> AnswerDictionary | None:
+        """Those of ``--answers`` or of LXMERT's tree, if they are the ones that the store had."""
+        paths = (self.config.answers, find_lxmert_answers(self.config.raw))
+        found = [read_answers(path) for path in paths if path is not None]
+        return next((one for one in found if one.digest == digest), None)
 
     def _remake_words(self) -> None:
         entry, (_, source) = self.meta.vocabularies[TOKENIZER], self._raw()
@@ -197,13 +221,29 @@ class _Repair:
         texts = {split: source.texts(split) for split in entry.made_from}
         write_json(self.state.aside / entry.file, Vocabulary.build(texts).to_json())
 
-    def _answers(self) -> Answers:
-        self._need(self.meta.answer_schemes[SCHEME].file)
-        return load_answers(self.state.folder, self.meta, None)
+    def _remake_pieces(self) -> None:
+        entry, given = self.meta.vocabularies[WORD_PIECES], self.config.wordpiece_vocab
+        if given is None:
+            source = ", ".join(entry.made_from)
+            raise RawDataError(f"it was made from {source}: give that with --wordpiece-vocab")
+        pieces = replace(read_word_pieces(given), source_counts=tuple(entry.made_from.items()))
+        write_json(self.state.aside / entry.file, pieces.to_json())
 
-    def _words(self) -> Words:
-        self._need(self.meta.vocabularies[TOKENIZER].file)
-        return load_words(self.state.folder, self.meta)
+    def _answers(self, scheme: str = SCHEME) -> Answers:
+        self._need(self.meta.answer_schemes[scheme].file)
+        return load_answers(self.state.folder, self.meta, None, scheme)
+
+    def _words(self, tokenizer: str = TOKENIZER) -> Words:
+        self._need(self.meta.vocabularies[tokenizer].file)
+        return load_words(self.state.folder, self.meta, tokenizer)
+
+    def _with(self, added: str) -> Dictionaries:
+        """Those of openvqa, and the word pieces or answers of that name."""
+        words, schemes = self.meta.vocabularies, self.meta.answer_schemes
+        return Dictionaries(
+            {name: self._words(name) for name in words if name in (TOKENIZER, added)},
+            {name: self._answers(name) for name in schemes if name in (SCHEME, added)},
+        )
 
     def _need(self, name: str) -> None:
         if name in self.state.failed:
@@ -229,17 +269,23 @@ class _Repair:
         raise RawDataError(f"it was made from {made_from}: give that with --vectors")
 
     def _question_split(self, writer: StoreWriter, split: str, rows: RowsRepair) -> None:
-        def make() -> None:
+        def make(name: str = SCHEME) -> None:
             config, source = self._raw()
-            tables = Tables(writer, self._words(), self._answers())
+            tables = Tables(writer, self._with(name))
             remake_questions(tables, self.meta, config, source, split, rows.rows)
 
         own = {name for name in self.state.undecided() if is_of(name, split)}
+        variants = {**self.meta.vocabularies, **self.meta.answer_schemes}
+        added = [name for name in variants if name not in (TOKENIZER, SCHEME)]
+        for name in added:
+            of_it = {one for one in own if f"/{name}/" in one}
+            self.state.attempt(of_it, partial(make, name), lambda: self._why([split]))
         self.state.attempt(own, make, lambda: self._why([split]))
         shared = {name for name in self.state.undecided() if self._is_shared(name)}
-        if shared and not own:
-            with contextlib.suppress(RawDataError, StoreError):  # another split may do
-                make()
+        if not all(map(self.state.is_right, shared)):
+            for name in added or [SCHEME]:
+                with contextlib.suppress(RawDataError, StoreError, ConfigError):  # another may do
+                    make(name)
         self.state.take_over([name for name in shared if self.state.is_right(name)], str)
 
     def _is_shared(self, name: str) -> bool:

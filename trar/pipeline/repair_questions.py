@@ -10,16 +10,17 @@ from typing import Any
 import numpy as np
 
 from trar.errors import TrarError
+from trar.features.reader import SCHEME
 from trar.features.schema import StoreMeta
 from trar.features.writer import StoreWriter
 from trar.fileio import sha256_file
 from trar.pipeline.chosen_images import ChosenImages
 from trar.pipeline.config import PrepareConfig
+from trar.pipeline.dictionaries import Dictionaries
 from trar.pipeline.plan import QuestionPlan, about_images, join_questions
 from trar.pipeline.repair_rows import Rows
 from trar.pipeline.sources import Source
 from trar.pipeline.tables import write_questions
-from trar.pipeline.vocabulary import Answers, Words
 
 
 @dataclass(frozen=True)
@@ -27,8 +28,7 @@ class Tables:
     """Where tables are written, and with which words and answers."""
 
     writer: StoreWriter
-    words: Words
-    answers: Answers
+    dictionaries: Dictionaries
 
 
 def remake_questions(
@@ -45,7 +45,7 @@ def remake_questions(
         TrarError: a raw file is missing or damaged, or does not join with the store's images.
     """
     made = meta.provenance.get("splits", {}).get(split, {})
-    source.use_answers(tables.answers.dictionary)
+    source.use_answers(tables.dictionaries.answers[SCHEME].dictionary)
     images = {name: _by_row(name, rows(name)) for name in source.image_splits(split)}
     questions = source.questions(split)
     if made.get("limit") is not None:
@@ -54,8 +54,7 @@ def remake_questions(
     write_questions(
         tables.writer,
         _without_left_out(joined, images),
-        tables.words,
-        tables.answers,
+        tables.dictionaries,
         source.source_of(split),
         weight_one=made.get("answer_weight") == "one",
     )

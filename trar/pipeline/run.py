@@ -15,8 +15,8 @@ import numpy as np
 import trar
 from trar.features.place import place_of
 from trar.features.questions import NameTable, Texts
-from trar.features.reader import SCHEME, TOKENIZER
-from trar.features.remake import is_ready, move_in, owned, remake_folder
+from trar.features.reader import SCHEME, TOKENIZER, FeatureStore
+from trar.features.remake import drop_unlisted, is_ready, move_in, owned, remake_folder
 from trar.features.schema import (
     FORMAT_VERSION,
     WORK_FOLDER,
@@ -29,6 +29,7 @@ from trar.features.vectors import VectorsEntry
 from trar.features.writer import Receipt, ShardPlace, StoreWriter, finished_shard
 from trar.pipeline.changes import Changes, find_changes
 from trar.pipeline.config import PrepareConfig
+from trar.pipeline.dictionaries import Dictionaries, order_notes
 from trar.pipeline.engine import Progress, ShardTask, write_shards
 from trar.pipeline.left_out import (
     Skipped,
@@ -39,7 +40,7 @@ from trar.pipeline.left_out import (
     without_images,
 )
 from trar.pipeline.plan import ImagePart, ImagePlan, Plan, make_plan
-from trar.pipeline.tables import write_questions
+from trar.pipeline.tables import add_tables, write_questions
 from trar.pipeline.vectors import CutVectors, cut_vectors, vectors_name
 from trar.pipeline.vocabulary import Words, build_words, load_words
 
@@ -49,7 +50,8 @@ _TABLE_BYTES_PER_QUESTION = 1000  # texts, tokens, ten answers and targets; VQA-
 @dataclass(frozen=True)
 class PrepareResult:
     """What a prepare did: splits ``made`` now and splits ``kept`` as they were. ``remade`` are
-    question and image splits whose raw files had changed since."""
+    question and image splits whose raw files had changed since; ``added`` are tokenizers and
+    targets that all splits of a finished store got."""
 
     folder: Path
     meta: StoreMeta
@@ -58,6 +60,7 @@ class PrepareResult:
     warnings: list[str] = field(default_factory=list)
     vectors: VectorsEntry | None = None
     remade: list[str] = field(default_factory=list)
+    added: list[str] = field(default_factory=list)
 
 
 def prepare(config: PrepareConfig, progress: Progress = lambda *_: None) -> PrepareResult:
@@ -82,16 +85,21 @@ def prepare(config: PrepareConfig, progress: Progress = lambda *_: None) -> Prep
     warnings = [note for one in plan.questions.values() for note in one.questions.notes]
     warnings += filter(None, [plan.source.vocabulary_note() if old is None else None])
     cut = _cut_vectors(plan, words)
-    if cut is None and not changes.splits and not changes.images:
+    if cut is None and not (plan.to_add or changes.splits or changes.images):
         assert old is not None
         _tidy(plan, old)
         return PrepareResult(plan.folder, old, [], plan.splits)
+    every = Dictionaries({TOKENIZER: words}, {SCHEME: plan.answers}) | plan.added
+    new = every if old is None else plan.to_add
+    for known in every.words.values():
+        known.encode([])  # a missing library is named before the first byte is written
+    warnings += order_notes(new, plan.source)
     finished, tasks = shard_work(plan, changes)
     place_of(plan.folder).need_room(
         needed_bytes(plan, tasks), _needed_files(plan, tasks), _in_flight_bytes(plan, tasks)
     )
     with StoreWriter(plan.folder, plan.container, remake=plan.remake) as writer:
-        _write_dictionaries(writer, plan, changes, words)
+        _write_dictionaries(writer, plan, changes, new)
         for name in changes.images:
             one = plan.images[name]
             writer.create_images(name, plan.spec, one.images.ids, one.shard_images, one.offsets)
@@ -100,19 +108,21 @@ def prepare(config: PrepareConfig, progress: Progress = lambda *_: None) -> Prep
         receipts = finished | write_shards(tasks, config.workers, progress, config.scheduler)
         image_splits, skipped = _finish_images(writer, plan, changes, receipts)
         warnings += skip_warnings(plan, skipped)
-        question_splits = _write_question_splits(writer, plan, changes, words, skipped, progress)
+        question_splits = _write_question_splits(writer, plan, changes, every, skipped, progress)
+        _add_to_kept_splits(writer, plan, changes)
         for split, entry in question_splits.items():
             warnings += _question_warnings(plan, split, entry)
         vectors = None
         if cut is not None:
             vectors = writer.write_vectors(cut.name, cut.table, cut.covered, cut.made_from)
             warnings += cut.notes
-        meta = _describe(plan, words, image_splits, question_splits, changes, skipped, vectors)
+        meta = _describe(plan, every, image_splits, question_splits, changes, skipped, vectors)
         meta = writer.finish(meta, _log(plan, changes, receipts, time.perf_counter() - begin))
     kept = [split for split in plan.splits if split not in changes.splits]
     made = [split for split in changes.splits if split not in changes.remade_splits]
     remade = [*changes.remade_splits, *changes.remade_images]
-    return PrepareResult(plan.folder, meta, made, kept, warnings, vectors, remade)
+    added = plan.to_add.names()
+    return PrepareResult(plan.folder, meta, made, kept, warnings, vectors, remade, added)
 
 
 def _complete_remake(folder: Path) -> None:
@@ -133,6 +143,7 @@ def _tidy(plan: Plan, done: StoreMeta) -> None:
         receipts = [name for name in work.sizes() if _is_receipt(name, done)]
         work.remove(receipts)
         if not work.sizes():
+            drop_unlisted(plan.folder, done.files)
             place_of(plan.folder).remove_folder(WORK_FOLDER)
 
 
@@ -200,7 +211,9 @@ def needed_bytes(plan: Plan, tasks: list[ShardTask]) -> int:
     """An upper bound of what is left to write."""
     chunks = sum(_chunks(task) for task in tasks)
     questions = sum(len(one.questions) for one in plan.questions.values())
-    per_chunk = plan.spec.chunk_bytes + 100 + 16 * plan.spec.chunk_rows * plan.spec.boxes
+    if plan.existing is not None and plan.to_add:
+        questions += sum(one.questions for one in plan.existing.question_splits.values())
+    per_chunk = plan.spec.stored_chunk_bytes
     per_chunk += 4200 if plan.container == "hdf5" else 0  # chunks begin at multiples of 4096
     return chunks * per_chunk + questions * _TABLE_BYTES_PER_QUESTION + (1 << 20)
 
@@ -225,14 +238,17 @@ def _chunks(task: ShardTask) -> int:
     return -(-task.place.flat_rows // spec.chunk_rows) if spec.ragged else len(task.images)
 
 
-def _write_dictionaries(writer: StoreWriter, plan: Plan, changes: Changes, words: Words) -> None:
+def _write_dictionaries(
+    writer: StoreWriter, plan: Plan, changes: Changes, new: Dictionaries
+) -> None:
     if plan.existing is not None:
         remade = changes.remade_images, changes.remade_splits
         files = plan.existing.files.items()
         writer.keep({name: entry for name, entry in files if not owned(name, *remade)})
-        return
-    writer.write_json(words.entry.file, words.vocabulary.to_json())
-    writer.write_json(plan.answers.entry.file, plan.answers.dictionary.to_json())
+    for words in new.words.values():
+        writer.write_json(words.entry.file, words.vocabulary.to_json())
+    for answers in new.answers.values():
+        writer.write_json(answers.entry.file, answers.dictionary.to_json())
 
 
 def _finish_images(
@@ -270,7 +286,7 @@ def _write_question_splits(
     writer: StoreWriter,
     plan: Plan,
     changes: Changes,
-    words: Words,
+    dictionaries: Dictionaries,
     skipped: Skipped,
     progress: Progress,
 ) -> dict[str, QuestionSplit]:
@@ -282,10 +298,22 @@ def _write_question_splits(
         questions = without_images(plan, plan.questions[split], before, skipped)
         weight_one = source == "vg" and plan.config.vg_answer_weight == "one"
         entries[split] = write_questions(
-            writer, questions, words, plan.answers, source, weight_one=weight_one
+            writer, questions, dictionaries, source, weight_one=weight_one
         )
     progress("questions", len(changes.splits), len(changes.splits))
     return entries
+
+
+def _add_to_kept_splits(writer: StoreWriter, plan: Plan, changes: Changes) -> None:
+    """Give the splits that stay as they are the tokens and targets that are new."""
+    if plan.existing is None or not plan.to_add:
+        return
+    store = FeatureStore(plan.folder)
+    for split in plan.existing.question_splits:
+        if split not in changes.splits:
+            made = plan.existing.provenance["splits"].get(split, {})
+            weight_one = made.get("answer_weight") == "one"
+            add_tables(writer, store, split, plan.to_add, weight_one=weight_one)
 
 
 def _skipped_before(plan: Plan, changes: Changes) -> StoredSkipped:
@@ -316,7 +344,7 @@ def _question_warnings(plan: Plan, split: str, entry: QuestionSplit) -> list[str
 
 def _describe(
     plan: Plan,
-    words: Words,
+    dictionaries: Dictionaries,
     image_splits: dict[str, ImageSplit],
     question_splits: dict[str, QuestionSplit],
     changes: Changes,
@@ -333,8 +361,8 @@ def _describe(
         feature=plan.spec,
         image_splits={**(old.image_splits if old else {}), **image_splits},
         question_splits={**(old.question_splits if old else {}), **question_splits},
-        vocabularies={TOKENIZER: words.entry},
-        answer_schemes={SCHEME: plan.answers.entry},
+        vocabularies={name: one.entry for name, one in dictionaries.words.items()},
+        answer_schemes={name: one.entry for name, one in dictionaries.answers.items()},
         files={},
         fingerprint="",
         provenance={

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from trar.errors import ConfigError, RawDataError, StoreError
-from trar.features.schema import FeatureSpec, StoreMeta
+from trar.features.schema import Compression, FeatureSpec, StoreMeta
 from trar.pipeline.config import PrepareConfig
 from trar.pipeline.readers.arrays import orient_regions
 from trar.pipeline.readers.image import Form, Images, RawImage
@@ -57,11 +58,12 @@ def find_features(
     form = Form(side, width, config.keep_portrait)
     if side is None:
         spec = _count_regions(config, images.with_form(form), spec, existing)
+    spec = msgspec.structs.replace(spec, compression=_compression(config, existing))
     if existing is not None and existing.feature != spec:
         raise StoreError(
             f"{config.store / existing.dataset}: this store holds {existing.feature.describe()}, "
-            f"this prepare would add {spec.describe()}; use the same extractor and --dtype, or "
-            "another --store"
+            f"this prepare would add {spec.describe()}; use the same extractor, --dtype and "
+            "--compress, or another --store"
         )
     return Features(form, spec)
 
@@ -91,6 +93,12 @@ def flat_offsets(
             )
     progress(f"count {split}", len(images), len(images))
     return np.cumsum(counts)
+
+
+def _compression(config: PrepareConfig, existing: StoreMeta | None) -> Compression | None:
+    if config.compress is None:
+        return existing.feature.compression if existing is not None else None
+    return None if config.compress == "none" else config.compress
 
 
 def _requested_grid(config: PrepareConfig, existing: StoreMeta | None) -> int | None:

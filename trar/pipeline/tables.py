@@ -1,47 +1,37 @@
-"""From one split's questions to the columns of the store."""
+"""From one split's questions to the columns of the store, and from those to tokens and targets that
+are added later."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
-from trar.features.answers import labelled_targets, sparse_targets
 from trar.features.columns import CodedTexts, coded_lists, int64s, number_lists
+from trar.features.derived import derive_targets, stored_targets
 from trar.features.questions import (
     ANSWER_TYPES,
     AnswerTable,
     QuestionTable,
     Ragged,
-    SparseTargets,
     Texts,
 )
-from trar.features.reader import SCHEME, TOKENIZER
+from trar.features.reader import SCHEME, TOKENIZER, FeatureStore
 from trar.features.schema import QuestionSplit
-from trar.features.text import encode_questions
 from trar.features.writer import StoreWriter
+from trar.pipeline.dictionaries import Dictionaries
 from trar.pipeline.plan import QuestionPlan
 from trar.pipeline.sources import Questions
-from trar.pipeline.vocabulary import Answers, Words
-
-
-@dataclass(frozen=True)
-class _Answers:
-    table: AnswerTable
-    targets: SparseTargets
-    fewest: int
 
 
 def write_questions(
     writer: StoreWriter,
     plan: QuestionPlan,
-    words: Words,
-    answers: Answers,
+    dictionaries: Dictionaries,
     source: str,
     *,
     weight_one: bool = False,
 ) -> QuestionSplit:
-    """Write a split's tables; returns what ``store.json`` says of it.
+    """Write a split's tables, with the tokens and targets of all ``dictionaries``; returns what
+    ``store.json`` says of it: words and targets are counted of openvqa's.
 
     ``weight_one``: every annotated answer has target 1, however often it was given.
     """
@@ -55,29 +45,66 @@ def write_questions(
         type_names=Texts.pack(types.known),
         texts=Texts.pack(questions.texts),
     )
-    ids, offsets, unknown = encode_questions(words.vocabulary, questions.texts)
     writer.write_table(f"questions/{split}", table.columns())
-    writer.write_table(f"tokens/{TOKENIZER}/{split}", Ragged(ids, offsets).columns())
-    annotated = _answers(questions, answers, weight_one)
-    if annotated is not None:
-        writer.write_table(f"answers/{split}", annotated.table.columns())
-        writer.write_table(f"targets/{SCHEME}/{split}", annotated.targets.columns())
+    tokens, unknown = {}, {}
+    for name, words in dictionaries.words.items():
+        ids, offsets, unknown[name] = words.encode(questions.texts)
+        tokens[name] = Ragged(ids, offsets)
+        writer.write_table(f"tokens/{name}/{split}", tokens[name].columns())
+    fewest = without_target = 0
+    if questions.answers is not None:
+        annotated = _answers(questions)
+        writer.write_table(f"answers/{split}", annotated.columns())
+        fewest = int(np.diff(annotated.offsets).min())
+        for name, answers in dictionaries.answers.items():
+            targets = derive_targets(
+                questions.answers,
+                questions.scores,
+                answers.dictionary,
+                answers.entry.rule,
+                weight_one,
+            )
+            writer.write_table(f"targets/{name}/{split}", targets.columns())
+            if name == SCHEME:
+                without_target = int((np.diff(targets.offsets) == 0).sum())
     return QuestionSplit(
         questions=len(questions),
         source=source,
         image_splits=plan.image_splits,
-        answers_per_question=annotated.fewest if annotated else 0,
-        tokens=len(ids),
-        unknown_tokens=unknown,
-        longest_question=int(np.diff(offsets).max()),
-        without_target=int((np.diff(annotated.targets.offsets) == 0).sum()) if annotated else 0,
+        answers_per_question=fewest,
+        tokens=len(tokens[TOKENIZER].ids),
+        unknown_tokens=unknown[TOKENIZER],
+        longest_question=int(np.diff(tokens[TOKENIZER].offsets).max()),
+        without_target=without_target,
         labelled=questions.scores is not None,
     )
 
 
-def _answers(questions: Questions, answers: Answers, weight_one: bool) -> _Answers | None:
-    if questions.answers is None:
-        return None
+def add_tables(
+    writer: StoreWriter,
+    store: FeatureStore,
+    split: str,
+    dictionaries: Dictionaries,
+    *,
+    weight_one: bool = False,
+) -> None:
+    """Write only the tokens and targets of ``dictionaries``, of a split that the store has: the
+    same bytes as ``write_questions`` would write."""
+    texts = store.questions(split).texts
+    for name, words in dictionaries.words.items():
+        ids, offsets, _ = words.encode(texts)
+        writer.write_table(f"tokens/{name}/{split}", Ragged(ids, offsets).columns())
+    if not store.meta.question_splits[split].answered:
+        return
+    for name, answers in dictionaries.answers.items():
+        targets = stored_targets(
+            store.answers_of(split), answers.dictionary, answers.entry.rule, weight_one
+        )
+        writer.write_table(f"targets/{name}/{split}", targets.columns())
+
+
+def _answers(questions: Questions) -> AnswerTable:
+    assert questions.answers is not None
     flat, offsets = coded_lists(questions.answers)
     types = {name: position for position, name in enumerate(ANSWER_TYPES)}
     answer_types = CodedTexts.of(questions.answer_types)
@@ -85,15 +112,10 @@ def _answers(questions: Questions, answers: Answers, weight_one: bool) -> _Answe
     stated = None
     if questions.scores is not None:
         stated = number_lists(questions.scores)[0].astype(np.float32)
-        targets = labelled_targets(questions.answers, questions.scores, answers.dictionary)
-    else:
-        rule = answers.entry.rule
-        targets = sparse_targets(questions.answers, answers.dictionary, rule, weight_one)
-    table = AnswerTable(
+    return AnswerTable(
         offsets=offsets,
         texts=Texts.pack(flat),
         type=type_of_code[answer_types.codes],
         majority=Texts.pack(CodedTexts.of(questions.majority)),
         scores=stated,
     )
-    return _Answers(table, SparseTargets(*targets), int(np.diff(offsets).min()))

@@ -1,24 +1,27 @@
-"""The token table and the answer dictionary of a store: made once, then frozen with it."""
+"""The token tables and the answer dictionaries of a store: each made once, then frozen with it."""
 
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
+from numpy.typing import NDArray
 
 from trar.errors import RawDataError, StoreError
 from trar.features.answers import AnswerDictionary
-from trar.features.reader import SCHEME, TOKENIZER
+from trar.features.reader import LXMERT_SCHEME, SCHEME, TOKENIZER
 from trar.features.schema import AnswersEntry, StoreMeta, VocabularyEntry
-from trar.features.text import Vocabulary
+from trar.features.text import Vocabulary, encode_questions
+from trar.features.word_pieces import WordPieces, vocabulary_from_json
 from trar.fileio import disk_errors
 from trar.pipeline.sources import Source
-
-VOCABULARY_FILE = f"vocabulary-{TOKENIZER}.json"
-ANSWERS_FILE = f"answers-{SCHEME}.json"
+from trar.pipeline.wordpieces import PieceCutter
 
 
 @dataclass(frozen=True)
@@ -36,13 +39,34 @@ class Words:
     vocabulary: Vocabulary
     entry: VocabularyEntry
 
+    def encode(self, texts: Iterable[str]) -> tuple[NDArray[np.int32], NDArray[np.int64], int]:
+        """Token ids and offsets of all questions, never cut, and how many ids are of no word; as
+        ``text.encode_questions``."""
+        if isinstance(self.vocabulary, WordPieces):
+            return self._cutter.encode(texts)
+        return encode_questions(self.vocabulary, texts)
 
-def build_answers(source: Source, answers_file: Path | None) -> Answers:
+    @cached_property
+    def _cutter(self) -> PieceCutter:
+        assert isinstance(self.vocabulary, WordPieces)
+        return PieceCutter(self.vocabulary)
+
+
+def vocabulary_file(tokenizer: str) -> str:
+    """Where a store keeps the tokens of a tokenizer."""
+    return f"vocabulary-{tokenizer}.json"
+
+
+def build_answers(source: Source, answers_file: Path | None, scheme: str = SCHEME) -> Answers:
     """From the train and val answers that are there, or a given file.
+
+    LXMERT's own list has the order of a Python 2 dictionary, which nobody can build again: without
+    its file the same answers come in order of first appearance.
 
     Raises:
         RawDataError: no annotations and no file, or no answer that is frequent enough.
     """
+    rule = "raw" if scheme == LXMERT_SCHEME and source.rule == "vqa" else source.rule
     if answers_file is not None:
         answers, made_from = read_answers(answers_file), [answers_file.name]
     else:
@@ -50,17 +74,18 @@ def build_answers(source: Source, answers_file: Path | None) -> Answers:
         if not made_from:
             raise RawDataError(
                 "no train or val annotations to make the answer dictionary from: add them below "
-                "--raw, or give the published dictionary with --answers FILE"
+                f"--raw, or give the published dictionary with --answers FILE --targets {scheme}"
             )
         majority = itertools.chain.from_iterable(source.majority(split) for split in made_from)
-        answers = AnswerDictionary.build(majority, min_count=source.min_count, rule=source.rule)
+        answers = AnswerDictionary.build(majority, min_count=source.min_count, rule=rule)
         if not len(answers):
             raise RawDataError(
                 f"no answer of {' and '.join(made_from)} occurs {source.min_count} times, so the "
-                "answer dictionary would be empty: give one with --answers FILE"
+                "answer dictionary would be empty: give one with --answers FILE "
+                f"--targets {scheme}"
             )
     entry = AnswersEntry(
-        ANSWERS_FILE, len(answers), answers.digest, source.rule, source.min_count, made_from
+        f"answers-{scheme}.json", len(answers), answers.digest, rule, source.min_count, made_from
     )
     return Answers(answers, entry)
 
@@ -70,7 +95,7 @@ def build_words(source: Source) -> Words:
     texts = {split: source.texts(split) for split in source.present()}
     vocabulary = Vocabulary.build(texts)
     entry = VocabularyEntry(
-        VOCABULARY_FILE,
+        vocabulary_file(TOKENIZER),
         len(vocabulary),
         vocabulary.digest,
         {split: len(lines) for split, lines in texts.items()},
@@ -78,13 +103,15 @@ def build_words(source: Source) -> Words:
     return Words(vocabulary, entry)
 
 
-def load_answers(folder: Path, meta: StoreMeta, answers_file: Path | None) -> Answers:
+def load_answers(
+    folder: Path, meta: StoreMeta, answers_file: Path | None, scheme: str = SCHEME
+) -> Answers:
     """Those of a finished store, unchanged.
 
     Raises:
         StoreError: they cannot be read, or another answer dictionary is asked for.
     """
-    entry = meta.answer_schemes[SCHEME]
+    entry = meta.answer_schemes[scheme]
     answers = AnswerDictionary.from_json(_read_json(folder, entry.file))
     if answers_file is not None and read_answers(answers_file).digest != answers.digest:
         raise StoreError(
@@ -94,14 +121,15 @@ def load_answers(folder: Path, meta: StoreMeta, answers_file: Path | None) -> An
     return Answers(answers, entry)
 
 
-def load_words(folder: Path, meta: StoreMeta) -> Words:
+def load_words(folder: Path, meta: StoreMeta, tokenizer: str = TOKENIZER) -> Words:
     """Those of a finished store, unchanged.
 
     Raises:
         StoreError: they cannot be read.
     """
-    entry = meta.vocabularies[TOKENIZER]
-    return Words(Vocabulary.from_json(_read_json(folder, entry.file)), entry)
+    entry = meta.vocabularies[tokenizer]
+    where = str(folder / entry.file)
+    return Words(vocabulary_from_json(_read_json(folder, entry.file), where=where), entry)
 
 
 def _read_json(folder: Path, name: str) -> Any:
@@ -114,8 +142,9 @@ def _read_json(folder: Path, name: str) -> Any:
 
 
 def read_answers(path: Path) -> AnswerDictionary:
-    """``answer_dict.json`` of the openvqa family, or LXMERT's ``trainval_ans2label.json`` or
-    ``trainval_label2ans.json``: the labels' order is kept as it is.
+    """``answer_dict.json`` of the openvqa family, or LXMERT's ``trainval_ans2label.json``,
+    ``trainval_label2ans.json`` or, of its pre-training, ``all_ans.json``: the labels' order is kept
+    as it is.
 
     Raises:
         RawDataError: missing, not JSON, or no dictionary.
@@ -133,7 +162,9 @@ def read_answers(path: Path) -> AnswerDictionary:
         ) from None
     if isinstance(value, dict):  # answer -> label; the other half follows from it
         value = [value, {str(label): answer for answer, label in value.items()}]
-    elif isinstance(value, list) and value and all(isinstance(one, str) for one in value):
+    elif isinstance(value, list) and all(isinstance(one, dict) and "ans" in one for one in value):
+        value = [one["ans"] for one in value]
+    if isinstance(value, list) and value and all(isinstance(one, str) for one in value):
         value = [
             {answer: label for label, answer in enumerate(value)},
             {str(label): answer for label, answer in enumerate(value)},

@@ -8,13 +8,17 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from trar.trainer.checkpoint import Checkpoint, load_checkpoint
     from trar.trainer.config import TrainConfig, build_config
-    from trar.trainer.evaluator import blind_baseline, evaluate, predict
+    from trar.trainer.evaluator import evaluate, predict
     from trar.trainer.loop import TrainResult, train
     from trar.trainer.progress import Progress
+    from trar.trainer.scoring import blind_baseline
+    from trar.trainer.torch_datasets import StoreBatches, StoreDataset
 
 __all__ = [
     "Checkpoint",
     "Progress",
+    "StoreBatches",
+    "StoreDataset",
     "TrainConfig",
     "TrainResult",
     "blind_baseline",
@@ -28,9 +32,11 @@ __all__ = [
 _HOME = {
     "Checkpoint": "checkpoint",
     "Progress": "progress",
+    "StoreBatches": "torch_datasets",
+    "StoreDataset": "torch_datasets",
     "TrainConfig": "config",
     "TrainResult": "loop",
-    "blind_baseline": "evaluator",
+    "blind_baseline": "scoring",
     "build_config": "config",
     "evaluate": "evaluator",
     "load_checkpoint": "checkpoint",

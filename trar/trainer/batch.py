@@ -90,8 +90,8 @@ class Batch:
 
 
 def model_inputs(model: nn.Module, batch: Batch) -> tuple[Tensor | None, ...]:
-    """What ``model``, not wrapped, is called with for ``batch``: features, tokens and cells, and for
-    one that says ``takes_boxes`` boxes and sizes."""
+    """What ``model``, not wrapped, is called with for ``batch``: features, tokens and cells, and
+    where it says ``takes_boxes`` boxes and sizes."""
     always = (batch.features, batch.tokens, batch.cells)
     return (*always, batch.boxes, batch.sizes) if getattr(model, "takes_boxes", False) else always
 

@@ -2,8 +2,9 @@
 
 Tensors: ``model.<name>`` (weights and saved buffers), ``optimiser.<moment>.<parameter>``, where
 the weights are averaged ``average.<name>``, and within an epoch ``losses``, those of its steps so
-far. Random numbers need no state: they are functions of (seed, step). The rest is JSON in the file's metadata: the config, where the run stood, the vocabulary and the
-answers in full, and a crc32c per tensor, since safetensors itself notices no flipped bit.
+far. Random numbers need no state: they are functions of (seed, step). The rest is JSON in the
+file's metadata: the config, where the run stood, the vocabulary and the answers in full, and a
+crc32c per tensor, since safetensors itself notices no flipped bit.
 """
 
 from __future__ import annotations

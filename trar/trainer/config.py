@@ -9,133 +9,81 @@ from __future__ import annotations
 
 import copy
 import difflib
-import re
 from collections.abc import Mapping, Sequence
-from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    Field,
+    PlainSerializer,
+    PlainValidator,
+    ValidationError,
+    model_validator,
+)
 
 from trar.errors import ConfigError
+from trar.features.place import open_place
 from trar.features.schema import find_dataset, read_meta
+from trar.trainer.model_settings import (
+    DEFAULT_SYSTEM,
+    AnyModelSettings,
+    of_system,
+    settings_class,
+    system_of,
+)
+from trar.trainer.preset_files import (
+    FALLBACK_PRESET,
+    default_preset,
+    load_preset,
+    parse_yaml,
+)
+from trar.trainer.run_settings import (
+    DataSettings,
+    LoopSettings,
+    OptimSettings,
+    ScheduleSettings,
+    TemperatureSettings,
+)
+from trar.trainer.settings_section import Positive, Section
 
 DEFAULT_SEED = 20211010
-_PRESET_OF_DATASET = {"easy-vqa": "easy-vqa", "clevr": "clevr-hard-fc"}
-_FALLBACK_PRESET = "vqa-soft-avg"
 _PRESET_KEYS = {"model", "data", "loss", "optim", "schedule", "temperature"}
 
-Positive = Annotated[int, Field(ge=1)]
-NotNegative = Annotated[int, Field(ge=0)]
-Share = Annotated[float, Field(ge=0, lt=1)]
+StorePath = Annotated[Path, PlainValidator(open_place), PlainSerializer(str, when_used="json")]
 Settings = TypeVar("Settings", bound=BaseModel)
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, strict=True, allow_inf_nan=False, protected_namespaces=()
-    )
-
-
-class ModelSettings(_Section):
-    """The model's shape, without what the store decides (vocabulary, answers, feature sizes)."""
-
-    orders: tuple[NotNegative, ...] = Field(min_length=1)
-    layers: Positive
-    width: Positive
-    heads: Positive
-    ff_width: Positive
-    word_width: Positive
-    flat_hidden: Positive
-    flat_width: Positive
-    dropout: Share
-    routing: Literal["soft", "hard"]
-    pooling: Literal["avg", "attention", "fc"]
-    binarize: bool
-    pool_mask: bool
-    empty_window: Literal["uniform", "zero"]
-    attn_dropout: Literal["shared", "per_order"]
-    layer_norm: Literal["exact", "fast"]
-
-    @model_validator(mode="after")
-    def _fits(self) -> ModelSettings:
-        if self.width % self.heads:
-            raise ValueError(f"width {self.width} is not a multiple of heads {self.heads}")
-        return self
-
-
-class DataSettings(_Section):
-    """How questions become batches. ``batch_size`` is one optimiser step; with ``accumulation``
-    > 1 it goes through the model in that many parts, which changes memory and not the sum.
-    Questions are cut to ``max_tokens`` words; None: to the longest of the store, so never.
-    ``vectors``: what word embeddings start from, a name in the store, ``auto`` or ``none``."""
-
-    max_tokens: Positive | None
-    batch_size: Positive
-    accumulation: Positive
-    prefetch: Positive
-    eval_batch_size: Positive
-    vectors: str = Field(min_length=1)
-
-
-class OptimSettings(_Section):
-    """Adam."""
-
-    lr: float = Field(gt=0)
-    betas: tuple[Share, Share]
-    eps: float = Field(gt=0)
-
-
-class ScheduleSettings(_Section):
-    """Epochs count from 0 in ``decay_epochs``; the learning rate drops at the start of each."""
-
-    epochs: Positive
-    warmup_epochs: NotNegative
-    decay_epochs: tuple[NotNegative, ...]
-    decay_rate: float = Field(gt=0, le=1)
-
-
-class TemperatureSettings(_Section):
-    """The temperature of hard routing over the epochs; soft routing does not use it."""
-
-    policy: int = Field(ge=0, le=2)
-    max: float = Field(gt=0)
-    min: float = Field(gt=0)
-
-    @model_validator(mode="after")
-    def _ordered(self) -> TemperatureSettings:
-        if self.min > self.max:
-            raise ValueError(f"min {self.min} is larger than max {self.max}")
-        return self
-
-
-class TrainConfig(_Section):
+class TrainConfig(Section):
     """One training run. What is not given comes from the preset, which is the store's own unless
     named: ``TrainConfig(store="features")`` is complete.
 
     ``split`` is a sum of question splits (``train+val+vg``); ``eval_split`` is scored after each
     epoch; ``threads`` None leaves torch's own choice; ``log_steps`` is how often a line of
-    ``log.jsonl`` is written.
+    ``log.jsonl`` is written; ``start_from`` is a checkpoint of another run of this recipe, on the
+    same or other splits, whose finished epochs count as done.
     """
 
-    store: Path
+    store: StorePath
     dataset: str | None = None
     split: str = "train"
     eval_split: str | None = "val"
-    preset: str = _FALLBACK_PRESET
+    preset: str = FALLBACK_PRESET
     run: str | None = Field(default=None, pattern=r"^[\w][\w.+-]*$")
     runs: Path = Path("runs")
     seed: int = Field(default=DEFAULT_SEED, ge=0, lt=1 << 63)
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: Positive | None = None
     log_steps: Positive = 50
-    model: ModelSettings
+    start_from: Path | None = None
+    model: AnyModelSettings
     data: DataSettings
-    loss: Literal["bce-sum", "ce-sum"]
+    loss: Literal["bce-sum", "ce-sum", "bce-mean-answers"]
     optim: OptimSettings
     schedule: ScheduleSettings
     temperature: TemperatureSettings
+    loop: LoopSettings = LoopSettings()
 
     @model_validator(mode="before")
     @classmethod
@@ -145,15 +93,24 @@ class TrainConfig(_Section):
             return given
         values = dict(given)
         if not values.keys() >= _PRESET_KEYS:
-            preset = given.get("preset") or _preset_for(Path(given["store"]), given.get("dataset"))
-            values = {**load_preset(preset), "preset": preset}
+            preset, values = _recipe(
+                given.get("preset"), open_place(given["store"]), given.get("dataset")
+            )
+            values["preset"] = preset
             for name, value in given.items():
                 before = values.get(name)
                 if isinstance(before, dict) and isinstance(value, Mapping):
+                    if name == "model" and "system" in value:
+                        before = of_system(value["system"], before)
                     values[name] = before | dict(value)
                 else:
                     values[name] = value
         return _as_python(values)
+
+    @property
+    def run_name(self) -> str:
+        """What the run's folder is called unless that is taken."""
+        return self.run or Path(self.preset).stem
 
     @property
     def splits(self) -> list[str]:
@@ -176,8 +133,7 @@ def build_config(
         ConfigError: an unknown name, or a value of the wrong type or range.
         StoreError: no preset was named and there is no store to choose one for.
     """
-    preset = preset or _preset_for(Path(store), dataset)
-    values = load_preset(preset)
+    preset, values = _recipe(preset, open_place(store), dataset)
     run = {"store": str(store), "dataset": dataset, "preset": preset, **settings}
     values |= {name: value for name, value in run.items() if value is not None}
     config = config_from(TrainConfig, apply_sets(values, sets))
@@ -185,13 +141,19 @@ def build_config(
     return config
 
 
-def _preset_for(store: Path, dataset: str | None) -> str:
-    return default_preset(read_meta(find_dataset(store, dataset)).dataset)
+def _recipe(preset: str | None, store: Path, dataset: str | None) -> tuple[str, dict[str, Any]]:
+    """A preset's name and settings: the one named, or the dataset's own for any grid."""
+    if preset is not None:
+        return preset, load_preset(preset)
+    preset = default_preset(read_meta(find_dataset(store, dataset)).dataset)
+    values = load_preset(preset)
+    return preset, values | {"data": {**values["data"], "grid": None}}
 
 
 def _as_python(values: dict[str, Any]) -> dict[str, Any]:
     """YAML's lists and texts as the tuples and paths that strict validation wants."""
-    paths = {name: Path(values[name]) for name in ("store", "runs") if name in values}
+    names = ("runs", "start_from")
+    paths = {name: Path(values[name]) for name in names if values.get(name)}
     return {name: _tuples(value) for name, value in values.items()} | paths
 
 
@@ -201,55 +163,29 @@ def _tuples(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
-def default_preset(dataset: str) -> str:
-    """The name of the preset that a dataset trains with unless told otherwise."""
-    return _PRESET_OF_DATASET.get(dataset, _FALLBACK_PRESET)
-
-
-def preset_names() -> list[str]:
-    """Every preset that comes with the package."""
-    files = resources.files("trar.trainer").joinpath("presets").iterdir()
-    return sorted(file.name[: -len(".yaml")] for file in files if file.name.endswith(".yaml"))
-
-
-def load_preset(name: str) -> dict[str, Any]:
-    """The settings of a preset as plain values.
-
-    Raises:
-        ConfigError: no such preset; the message lists them.
-    """
-    if name not in preset_names():
-        raise ConfigError(
-            f"no preset {name!r}{suggest(name, preset_names())}; there are "
-            f"{', '.join(preset_names())}"
-        )
-    text = resources.files("trar.trainer").joinpath("presets", f"{name}.yaml").read_text()
-    values = parse_yaml(text)
-    assert isinstance(values, dict)
-    return values
-
-
 def apply_sets(values: Mapping[str, Any], sets: Sequence[str]) -> dict[str, Any]:
     """``values`` with each ``name=value`` of ``sets`` put in; ``values`` is left as it was.
 
-    Names are dotted (``optim.lr``), values are YAML (``[10, 12]``, ``null``, ``1e-3``).
+    Names are dotted (``optim.lr``), values are YAML (``[10, 12]``, ``null``, ``1e-3``). Where
+    ``model.system`` is set to another system, of the model's settings those stay that it has too.
 
     Raises:
         ConfigError: no ``=``, an unknown name, a section where a setting is wanted, or bad YAML.
     """
     changed: dict[str, Any] = copy.deepcopy(dict(values))
-    for one in sets:
+    for one in sorted(sets, key=lambda one: not one.startswith("model.system")):
         name, equals, text = one.partition("=")
         name = name.strip()
         if not equals:
             raise ConfigError(f"--set {one}: expected name=value, for example optim.lr=1e-3")
-        if name not in setting_names():
-            inside = [known for known in setting_names() if known.startswith(f"{name}.")]
+        system = system_of(changed.get("model"))
+        if name not in setting_names(system):
+            inside = [known for known in setting_names(system) if known.startswith(f"{name}.")]
             if inside:
                 raise ConfigError(
                     f"--set {one}: {name} is a section, set one of {', '.join(inside)}"
                 )
-            raise ConfigError(f"--set {one}: {_unknown(name)}")
+            raise ConfigError(f"--set {one}: {_unknown(name, system)}")
         *sections, last = name.split(".")
         target = changed
         for section in sections:
@@ -258,6 +194,8 @@ def apply_sets(values: Mapping[str, Any], sets: Sequence[str]) -> dict[str, Any]
             target[last] = parse_yaml(text)
         except yaml.YAMLError:
             raise ConfigError(f"--set {one}: {text!r} is not a YAML value") from None
+        if name == "model.system" and target[last] != system:
+            changed["model"] = of_system(target[last], target)
     return changed
 
 
@@ -270,15 +208,20 @@ def config_from(kind: type[Settings], values: Mapping[str, Any]) -> Settings:
     try:
         return kind.model_validate(dict(values))
     except ValidationError as error:
-        raise ConfigError("; ".join(_explain(dict(one)) for one in error.errors())) from None
+        system = system_of(values.get("model"))
+        raise ConfigError("; ".join(_explain(one, system) for one in _all_errors(error))) from None
 
 
-def setting_names() -> list[str]:
-    """The dotted name of every setting."""
+def setting_names(system: str = DEFAULT_SYSTEM) -> list[str]:
+    """The dotted name of every setting of a run that trains a model of ``system``.
+
+    Raises:
+        ConfigError: no such system.
+    """
     names = []
     for name, field in TrainConfig.model_fields.items():
-        kind = field.annotation
-        if isinstance(kind, type) and issubclass(kind, _Section):
+        kind = settings_class(system) if name == "model" else field.annotation
+        if isinstance(kind, type) and issubclass(kind, Section):
             names += [f"{name}.{inner}" for inner in kind.model_fields]
         else:
             names.append(name)
@@ -297,40 +240,33 @@ def split_names(split: str) -> list[str]:
     return names
 
 
-def parse_yaml(text: str) -> Any:
-    """YAML in which ``1e-3`` is a number, as everywhere but in YAML 1.1."""
-    return yaml.load(text, _Loader)
+def _all_errors(error: ValidationError, inside: tuple[Any, ...] = ()) -> list[dict[str, Any]]:
+    """Every single problem; those of a model's settings are found by a validation of their own."""
+    found: list[dict[str, Any]] = []
+    for one in error.errors():
+        inner, place = one.get("ctx", {}).get("error"), (*inside, *one["loc"])
+        if isinstance(inner, ValidationError):
+            found += _all_errors(inner, place)
+        else:
+            found.append({**one, "loc": place})
+    return found
 
 
-def suggest(name: str, known: Sequence[str]) -> str:
-    """`` (did you mean …?)`` for a name that is close to a known one, else nothing."""
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    return f" (did you mean {close[0]}?)" if close else ""
-
-
-class _Loader(yaml.SafeLoader):
-    pass
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"),
-    list("-+.0123456789"),
-)
-
-
-def _unknown(name: str) -> str:
-    by_last = {known.rpartition(".")[2]: known for known in setting_names()}
-    close = difflib.get_close_matches(name, setting_names(), n=1, cutoff=0.6)
+def _unknown(name: str, system: str) -> str:
+    known = setting_names(system)
+    by_last = {one.rpartition(".")[2]: one for one in known}
+    names = sorted({*known, *(one.partition(".")[0] for one in known)})
+    close = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
     last = difflib.get_close_matches(name.rpartition(".")[2], list(by_last), n=1, cutoff=0.6)
     found = close or [by_last[one] for one in last]
-    return f"{name} is no setting" + (f" (did you mean {found[0]}?)" if found else "")
+    of = f" of {system}" if name.startswith("model.") and system != DEFAULT_SYSTEM else ""
+    return f"{name} is no setting{of}" + (f" (did you mean {found[0]}?)" if found else "")
 
 
-def _explain(error: dict[str, Any]) -> str:
+def _explain(error: dict[str, Any], system: str) -> str:
     name = ".".join(str(part) for part in error["loc"])
     if error["type"] == "extra_forbidden":
-        return _unknown(name)
+        return _unknown(name, system)
     if error["type"] == "missing":
         return f"{name} is missing"
     found = error["input"]

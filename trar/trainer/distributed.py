@@ -21,16 +21,18 @@ from trar.errors import ConfigError
 
 Value = TypeVar("Value")
 
+_LOCAL = (("LOCAL_RANK", "0"), ("LOCAL_WORLD_SIZE", "1"))
 _SILENCE = datetime.timedelta(minutes=10)  # a rank that is alive but says nothing for so long
 
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process is ``rank`` of ``ranks``, the ``local_rank``-th on its machine."""
+    """This process is ``rank`` of ``ranks``, the ``local_rank``-th of ``here`` on its machine."""
 
     rank: int = 0
     ranks: int = 1
     local_rank: int = 0
+    here: int = 1
 
     @property
     def first(self) -> bool:
@@ -78,7 +80,8 @@ def ranks_of(device: str) -> Iterator[Ranks]:
     if ranks == 1:
         yield Ranks()
         return
-    here = Ranks(int(os.environ["RANK"]), ranks, int(os.environ.get("LOCAL_RANK", "0")))
+    local = (int(os.environ.get(name, default)) for name, default in _LOCAL)
+    here = Ranks(int(os.environ["RANK"]), ranks, *local)
     cuda = device != "cpu" and torch.cuda.is_available()
     if cuda:
         if here.local_rank >= torch.cuda.device_count():

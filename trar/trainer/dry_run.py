@@ -5,7 +5,6 @@ Nothing is written. Two steps are taken on real batches, the second of which is 
 
 from __future__ import annotations
 
-import shutil
 import time
 import warnings
 from collections.abc import Mapping, Sequence
@@ -17,19 +16,19 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from trar.fileio import free_bytes
 from trar.trainer.batch import Batch, model_inputs
+from trar.trainer.checkpoint_room import checkpoint_room, need_room
 from trar.trainer.config import TrainConfig, setting_names
 from trar.trainer.distributed import Ranks
 from trar.trainer.evaluator import pick_device
 from trar.trainer.fit import check_fit
-from trar.trainer.memory_budget import training_bytes, within_memory
+from trar.trainer.memory_budget import need_memory, training_bytes, within_memory
 from trar.trainer.preset_files import load_preset
 from trar.trainer.stepper import Stepper
 from trar.trainer.training_data import open_store, training_loader
 from trar.trainer.training_run import new_model, whole_model_config
 from trar.trainer.word_vectors import choose_vectors
-
-_FLOAT32_BYTES = 4
 
 
 @dataclass(frozen=True)
@@ -86,9 +85,12 @@ def dry_run(config: TrainConfig, given: Sequence[str] = ()) -> DryRun:
     state_bytes = training_bytes(model_settings)
     asked = config
     config, memory = within_memory(config, store.meta, model_bytes=state_bytes)
+    need_memory(memory, device)
     loader = training_loader(config, store, device=device, ranks=Ranks())
     model = new_model(config, store, choose_vectors(config, store), device)
     parameters = sum(parameter.numel() for parameter in model.parameters())
+    need_room(config, store, None)
+    room = checkpoint_room(config, parameters)
     stepper = Stepper(model, config, answers=len(store.answers))
     stepper.set(learning_rate=config.optim.lr, temperature=config.temperature.max)
     model.train()
@@ -103,7 +105,6 @@ def dry_run(config: TrainConfig, given: Sequence[str] = ()) -> DryRun:
                 seconds = time.perf_counter() - begun
             kept = max(kept, counter.bytes)
     parts = config.data.accumulation  # each keeps its own activations, one after the other
-    copies = 3 + (config.loop.ema is not None)  # weights, two moments, an average
     return DryRun(
         settings=tuple(_origins(asked, set(given))),
         questions=loader.order.questions,
@@ -116,9 +117,9 @@ def dry_run(config: TrainConfig, given: Sequence[str] = ()) -> DryRun:
         losses=(losses[0], losses[-1]),
         step_s=seconds,
         epoch_s=seconds * loader.steps,
-        checkpoint_bytes=copies * parameters * _FLOAT32_BYTES,
-        checkpoints=config.loop.keep_last + 2,  # the best, and the one being written
-        free_bytes=_free(config.runs),
+        checkpoint_bytes=room.each,
+        checkpoints=room.count,
+        free_bytes=free_bytes(config.runs),
     )
 
 
@@ -187,9 +188,3 @@ def _flat(values: Mapping[str, Any]) -> dict[str, Any]:
         else:
             flat[name] = value
     return flat
-
-
-def _free(folder: Path) -> int:
-    while not folder.exists():
-        folder = folder.absolute().parent
-    return shutil.disk_usage(folder).free

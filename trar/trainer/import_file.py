@@ -67,8 +67,9 @@ def import_file(
     """Write ``original`` as our checkpoint ``out``; returns what became of every name in it.
 
     ``config`` says what the tensors do not: heads, windows, routing and switches, and on which
-    splits the weights were trained; it must be of their system. Its sizes give way to those of the tensors, and its pooling
-    too unless ``same_pooling``. With a ``store`` the checkpoint is held against that.
+    splits the weights were trained; it must be of their system. Its sizes give way to those of
+    the tensors, and its pooling too unless ``same_pooling``. With a ``store`` the checkpoint is
+    held against that.
 
     Raises:
         CheckpointError: ``out`` exists, or the weights do not fit the recipe, the vocabulary, the

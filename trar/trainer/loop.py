@@ -19,7 +19,7 @@ from trar.trainer.config import TrainConfig
 from trar.trainer.distributed import Ranks, ranks_of
 from trar.trainer.evaluator import pick_device
 from trar.trainer.fit import check_fit
-from trar.trainer.memory_budget import memory_note, training_bytes, within_memory
+from trar.trainer.memory_budget import memory_note, need_memory, training_bytes, within_memory
 from trar.trainer.progress import Progress, Report
 from trar.trainer.resume import Begin, begin_run, how_to_resume
 from trar.trainer.run_folder import checkpoint_path, checkpoints_in, rewind_log, write_config
@@ -55,7 +55,7 @@ def train(
 
     Raises:
         TrarError: anything the user can fix: settings, store, checkpoint, disk, a loss that is
-            not finite.
+            not finite, a GPU without enough memory.
         KeyboardInterrupt: with a note on how to continue.
     """
     started = time.perf_counter()
@@ -71,6 +71,7 @@ def train(
         config, memory = within_memory(
             asked, store.meta, model_bytes=model_bytes, ranks=ranks.ranks
         )
+        need_memory(memory, device, processes=ranks.here)
         loader = training_loader(config, store, device=device, ranks=ranks)
         eval_split, why_not = _eval_split(config, store)
         start = choose_vectors(config, store)
@@ -105,6 +106,8 @@ def train(
             except KeyboardInterrupt as stop:
                 stop.add_note(how_to_resume(run, config))
                 raise
+            except torch.OutOfMemoryError as error:
+                raise _too_large(run, config, error) from None
         ranks.wait()  # the first rank has written what the others look for
         best = best_epoch(state.history, checkpoints_in(run))
         return TrainResult(
@@ -134,6 +137,18 @@ def _begin(
         raise begin
     assert begin is not None
     return begin
+
+
+def _too_large(run: Path, config: TrainConfig, error: torch.OutOfMemoryError) -> TrarError:
+    data = config.data
+    divisors = (n for n in range(data.accumulation + 1, data.batch_size) if not data.batch_size % n)
+    parts = next(divisors, data.batch_size)
+    return TrarError(
+        f"{run}: the GPU's memory is too small for this step ({str(error).split('. ')[0]}); send "
+        f"each batch of {data.batch_size} through the model in more parts (--set "
+        f"data.accumulation={parts}), take --set loop.precision=bf16, or score in smaller batches "
+        f"(--set data.eval_batch_size={max(1, data.eval_batch_size // 2)})"
+    )
 
 
 def _eval_split(config: TrainConfig, store: FeatureStore) -> tuple[str | None, str | None]:

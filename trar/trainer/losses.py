@@ -1,4 +1,4 @@
-"""Training losses, summed over the batch as in the original. Targets travel sparse.
+"""Training losses, summed over the batch. Targets travel sparse.
 
 b = batch, a = answers in the dictionary.
 """
@@ -39,13 +39,21 @@ def ce_sum(logits: Tensor, targets: Tensor) -> Tensor:
     return F.cross_entropy(logits, label.masked_fill(best <= 0, -100), reduction="sum")
 
 
+_LOSSES: dict[str, Loss] = {"bce-sum": bce_sum, "ce-sum": ce_sum, "bce-mean-answers": bce_sum}
+
+
 def loss_named(name: str) -> Loss:
     """The loss that a config names.
 
     Raises:
         ConfigError: an unknown name.
     """
-    losses: dict[str, Loss] = {"bce-sum": bce_sum, "ce-sum": ce_sum}
-    if name not in losses:
-        raise ConfigError(f"loss is {name!r}, expected {' or '.join(losses)}")
-    return losses[name]
+    if name not in _LOSSES:
+        raise ConfigError(f"loss is {name!r}, expected {', '.join(_LOSSES)}")
+    return _LOSSES[name]
+
+
+def gradient_share(name: str, batch_size: int) -> float:
+    """What the summed loss is multiplied by before its gradient is taken. ``bce-mean-answers`` is
+    the mean over the questions of a whole batch; a shorter last batch does not weigh more."""
+    return 1 / batch_size if name == "bce-mean-answers" else 1.0

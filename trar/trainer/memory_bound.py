@@ -12,15 +12,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from trar.features.library_source import split_of
+from trar.features.row_reader import SCRATCH_CHUNKS
 from trar.features.schema import StoreMeta
 
+BATCH_SIZE, PREFETCH = 64, 4  # of the presets
 _ORDER_BYTES = 40  # a question, measured: its place in the order, its image, its length
 _BLOCK_ORDER_BYTES = 80  # the sorting by windows takes more, for a moment
 _HANDLE_BYTES = 2048  # an open shard
 _CHUNK_BYTES = 16  # where a chunk lies
 _TARGET_BYTES = 200  # of a question in a batch: ten scored answers of 20 bytes
 _TOKEN_BYTES = 8
-_SCRATCH_CHUNKS = 64  # what row_reader keeps for each thread that reads ragged images
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,8 @@ def memory_bound(
     by ``threads``, and two windows of ``window_bytes`` (0: no windows), over ``questions``
     questions."""
     spec = meta.feature
-    scratch = max(1, threads) * _SCRATCH_CHUNKS * spec.chunk_bytes if spec.ragged else 0
+    chunks_a_thread = SCRATCH_CHUNKS * spec.ragged + 2 * (spec.compression is not None)
+    scratch = max(1, threads) * chunks_a_thread * spec.chunk_bytes
     sides = spec.rows * (17 if spec.boxes else 1)  # cells, boxes
     tokens = meta.longest_question * _TOKEN_BYTES
     chunks = sum(split.chunks(spec) for split in meta.image_splits.values())
@@ -73,6 +76,18 @@ def memory_bound(
         tables=questions * (_BLOCK_ORDER_BYTES if window_bytes else _ORDER_BYTES),
         handles=shards * _HANDLE_BYTES + chunks * _CHUNK_BYTES,
         mapped=_table_bytes(meta),
+    )
+
+
+def usual_bound(meta: StoreMeta) -> MemoryBound:
+    """The bound of a loader over all questions of a store, with the settings of the presets."""
+    return memory_bound(
+        meta,
+        questions=sum(split.questions for split in meta.question_splits.values()),
+        batch_size=BATCH_SIZE,
+        buffers=1 + PREFETCH,
+        threads=1,
+        window_bytes=0,
     )
 
 
@@ -108,6 +123,4 @@ def parse_size(value: object) -> object:
 
 def _table_bytes(meta: StoreMeta) -> int:
     """Everything but the features themselves."""
-    chunks = sum(split.chunks(meta.feature) for split in meta.image_splits.values())
-    every = sum(entry.bytes for entry in meta.files.values())
-    return max(0, every - chunks * meta.feature.chunk_bytes)
+    return sum(entry.bytes for name, entry in meta.files.items() if split_of(meta, name) is None)

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from trar.errors import ConfigError
+from trar.features.local_sources import available_memory
 from trar.features.schema import StoreMeta
 from trar.trainer.config import TrainConfig
 from trar.trainer.evaluator import PREFETCH
@@ -49,11 +50,15 @@ class MemoryPlan:
         )
 
 
+def parameter_count(model: Any) -> int:
+    """How many numbers are learned in the model that a config describes."""
+    with torch.device("meta"):
+        return sum(parameter.numel() for parameter in build_model(model).parameters())
+
+
 def training_bytes(model: Any) -> int:
     """Bytes of the weights, gradients and moments of the model that a config describes."""
-    with torch.device("meta"):
-        sizes = [parameter.numel() for parameter in build_model(model).parameters()]
-    return sum(sizes) * 4 * _ADAM_COPIES
+    return parameter_count(model) * 4 * _ADAM_COPIES
 
 
 def within_memory(
@@ -84,6 +89,25 @@ def within_memory(
         f"least ({least.describe()}; activations come on top); give it that much, or use a smaller "
         "data.batch_size, data.eval_batch_size or model"
     )
+
+
+def need_memory(plan: MemoryPlan, device: torch.device, *, processes: int = 1) -> None:
+    """Refuse a run that this machine has no memory for, as far as it says what is available;
+    ``processes`` of them run on it. A model on a GPU is not in the machine's memory.
+
+    Raises:
+        ConfigError: what is needed and available, and what to change.
+    """
+    counted = plan.loader.total + plan.scoring + (plan.model if device.type == "cpu" else 0)
+    available = available_memory()
+    if available is not None and available < processes * counted:
+        each = f", {processes} processes of {size_text(counted)}" if processes > 1 else ""
+        raise ConfigError(
+            f"this machine has {size_text(available)} of memory available, the run needs "
+            f"{size_text(processes * counted)} at the least{each} ({plan.describe()}; activations "
+            "come on top); end other programs, or use a smaller data.batch_size, data.window, "
+            "data.prefetch or model"
+        )
 
 
 def memory_note(asked: TrainConfig, config: TrainConfig, plan: MemoryPlan) -> str:

@@ -123,8 +123,8 @@ def _read(name: str, derived: tuple[str, ...]) -> Preset:
 
 
 def _merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """``base`` with ``changes``, setting by setting inside sections; a model of another system takes
-    nothing over."""
+    """``base`` with ``changes``, setting by setting inside sections; a model of another system
+    takes nothing over."""
     merged = dict(base)
     for name, value in changes.items():
         before = merged.get(name)

@@ -10,6 +10,7 @@ from typing import Any
 from trar.errors import CheckpointError, ConfigError
 from trar.features.reader import FeatureStore
 from trar.trainer.checkpoint import Checkpoint, load_checkpoint
+from trar.trainer.checkpoint_room import need_room
 from trar.trainer.config import TrainConfig
 from trar.trainer.run_folder import create_run, newest_checkpoint, newest_run
 
@@ -43,7 +44,7 @@ def begin_run(config: TrainConfig, store: FeatureStore, resume: str | Path | Non
 
     Raises:
         CheckpointError: a damaged checkpoint, or one of another recipe or store.
-        DiskError: the folder cannot be made.
+        DiskError: the folder cannot be made, or its disk has no room for the checkpoints.
     """
     if resume is None:
         return _start(None, config, store, None)
@@ -79,7 +80,7 @@ def _start(run: Path | None, config: TrainConfig, store: FeatureStore, note: str
         note = f"going on after epoch {before.epoch} of {before.path}, now on {config.split}"
         if before.epoch == 0:  # imported: pre-trained weights
             note = f"beginning with the weights of {before.path}"
-    run = run or create_run(config.runs, config.run_name)
+    run = _folder(run, config, store)
     return Begin(run, before, note and f"{run}: {note}")
 
 
@@ -92,12 +93,18 @@ def _continue(
     if checkpoint.epoch >= epochs:
         note = f"{checkpoint.path}: finished already, {checkpoint.epoch} of {epochs} epochs"
         return Begin(checkpoint.path.parent, checkpoint, note)
-    run = run or create_run(config.runs, config.run_name)
+    run = _folder(run, config, store)
     at = f"epoch {checkpoint.epoch} of {epochs}"
     if checkpoint.epoch_step:
         at = f"step {checkpoint.epoch_step:,} of epoch {checkpoint.epoch + 1} of {epochs}"
     note = f"{run}: continuing after {at} from {checkpoint.path}"
     return Begin(run, checkpoint, note)
+
+
+def _folder(run: Path | None, config: TrainConfig, store: FeatureStore) -> Path:
+    """``run``, or a new folder where that is None, once the disk has room for its checkpoints."""
+    need_room(config, store, run)
+    return run or create_run(config.runs, config.run_name)
 
 
 def _check_same_recipe(

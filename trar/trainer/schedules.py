@@ -1,4 +1,4 @@
-"""What changes from epoch to epoch, as pure functions. Epochs count from 0.
+"""What changes from epoch to epoch or step to step, as pure functions. Both count from 0.
 
 Source: TRAR-VQA ``utils/optim.py`` (learning rate) and ``utils/train_engine.py`` (temperature),
 with the warm-up generalised from three epochs to any number.
@@ -21,6 +21,14 @@ def learning_rate_factor(
     """
     warmup = min(1.0, (epoch + 1) / (warmup_epochs + 1))
     return float(warmup * decay_rate ** sum(start <= epoch for start in decay_epochs))
+
+
+def cyclic_factor(step: int, *, up_steps: int, down_steps: int, lowest: float) -> float:
+    """The share of the learning rate in ``step`` of a run: a straight line from ``lowest`` up to 1
+    and down again, over and over (Smith, Cyclical Learning Rates, 2017; "triangular")."""
+    within = step % (up_steps + down_steps)
+    height = within / up_steps if within <= up_steps else 1 - (within - up_steps) / down_steps
+    return lowest + (1 - lowest) * height
 
 
 def temperature(

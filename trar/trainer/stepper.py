@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -66,7 +67,6 @@ class Stepper:
             self._forward = DistributedDataParallel(
                 self._forward,
                 gradient_as_bucket_view=True,
-                find_unused_parameters=getattr(model, "leaves_out_parameters", False),
                 **_OWN_BUFFERS,
             )
 
@@ -122,6 +122,11 @@ class Stepper:
             last = start == starts[-1]
             with self._without_exchange() if not last else contextlib.nullcontext():
                 total += weight * self._backward(part, weight)
+        unread: Callable[[int], list[nn.Parameter]] = getattr(
+            self.model, "unread_parameters", lambda _: []
+        )
+        for parameter in unread(self.noise_seed):
+            parameter.grad = None
         self._penalise()
         self._update()
         return self.ranks.sum(total)
@@ -129,7 +134,9 @@ class Stepper:
     def _backward(self, part: Batch, weight: float) -> Tensor:
         part = part.to(self.device)
         with torch.autocast(self.device.type, self._half, enabled=self._half is not None):
-            keys = noise_keys(self.model, part, self.noise_seed)
+            keys: dict[str, Any] = dict(noise_keys(self.model, part, self.noise_seed))
+            if getattr(self.model, "takes_step_seed", False):
+                keys["step_seed"] = self.noise_seed
             logits = self._forward(*model_inputs(self.model, part), **keys)
         targets = dense_targets(
             part.target_row, part.target_label, part.target_score, (len(part), self.answers)
@@ -143,10 +150,18 @@ class Stepper:
         """Add the gradient of what a model with a ``penalty`` adds to the mean loss of a question.
         The losses that are told are those of the answers alone."""
         penalty: Tensor | None = getattr(self.model, "penalty", lambda: None)()
-        if penalty is not None:
-            scaled = self._scaler.scale(penalty * (self._share * self._config.data.batch_size))
-            with self._without_exchange():  # it is the same on every rank
-                scaled.backward()  # type: ignore[no-untyped-call]
+        if penalty is None:
+            return
+        scaled = self._scaler.scale(penalty * (self._share * self._config.data.batch_size))
+        parameters = list(self.model.parameters())
+        # not by backward(), which the ranks would exchange: it is the same on all of them
+        gradients: Sequence[Tensor | None] = torch.autograd.grad(
+            scaled, parameters, allow_unused=True
+        )
+        for parameter, gradient in zip(parameters, gradients, strict=True):
+            if gradient is not None:
+                before = parameter.grad
+                parameter.grad = gradient if before is None else before.add_(gradient)
 
     def _without_exchange(self) -> contextlib.AbstractContextManager[None]:
         if isinstance(self._forward, DistributedDataParallel):

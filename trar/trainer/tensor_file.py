@@ -71,7 +71,9 @@ def read_metadata(path: Path) -> dict[str, str]:
         with safe_open(path, framework="pt") as file:
             return file.metadata() or {}
     except FileNotFoundError:
-        raise CheckpointError(f"{path}: no such checkpoint") from None
+        raise CheckpointError(
+            f"{path}: no such checkpoint; give a run's folder, or a file in it"
+        ) from None
     except (SafetensorError, OSError) as error:
         raise CheckpointError(
             f"{path}: not readable as safetensors ({error}): cut short, damaged, or no checkpoint; "

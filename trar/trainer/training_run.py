@@ -244,7 +244,8 @@ class TrainingRun:
             loss=None,
             steps=self.parts.steps,
             learning_rate=lr,
-            temperature=warmth,
+            # soft routing and the other systems have no use for it
+            temperature=warmth if getattr(config.model, "routing", None) == "hard" else 0.0,
         )
 
     def _step_begins(self, told: Progress) -> Progress:

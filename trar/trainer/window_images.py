@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from trar.features.buffers import aligned_empty
 from trar.trainer.block_order import Window
 from trar.trainer.question_batches import Questions
 from trar.trainer.sampler import Rows
@@ -35,7 +36,7 @@ class WindowMemory:
         """Make room for ``size`` bytes a window, while none is in use."""
         if not self._parts or len(self._parts[0]) < size:
             self._parts = []  # freed before there are new ones
-            self._parts = [np.empty(size, np.uint8) for _ in range(2)]
+            self._parts = [aligned_empty((size,), np.uint8) for _ in range(2)]
 
     def part(self, number: int, size: int) -> NDArray[np.uint8]:
         """``size`` bytes for window ``number``: the memory of the window two before it."""

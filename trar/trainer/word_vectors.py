@@ -16,7 +16,8 @@ from torch import nn
 from trar.errors import ConfigError, StoreError
 from trar.features.reader import FeatureStore
 from trar.features.vectors import VectorsEntry
-from trar.trainer.config import TrainConfig, suggest
+from trar.trainer.config import TrainConfig
+from trar.trainer.preset_files import suggest
 
 _AT_RANDOM = "word embeddings start at random"
 
@@ -38,7 +39,10 @@ def choose_vectors(config: TrainConfig, store: FeatureStore) -> StartVectors:
         ConfigError: vectors of that name are not in the store, or of another width.
         StoreError: they are damaged, or not of the store's vocabulary.
     """
-    wanted, width, have = config.data.vectors, config.model.word_width, store.meta.vectors
+    wanted, have = config.data.vectors, store.meta.vectors
+    width = getattr(config.model, "word_width", None)
+    if width is None:
+        return StartVectors(None, None, "word embeddings are the model's own")
     if wanted == "none":
         return StartVectors(None, None, f"{_AT_RANDOM} (data.vectors=none)")
     if wanted == "auto":

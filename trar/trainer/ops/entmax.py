@@ -4,9 +4,9 @@ p_i = [(alpha - 1) s_i - tau]_+ ^ (1 / (alpha - 1)), with tau such that they sum
 is softmax, alpha = 2 sparsemax. Source: Peters et al., Sparse Sequence-to-Sequence Models, ACL
 2019; the gradient of alpha: Correia et al., Adaptively Sparse Transformers, EMNLP 2019.
 
-The package ``entmax`` halves an interval 50 times, which at 34 attentions a step is most of the
-step. The sum is convex and falls with tau, so Newton's method from the left never passes the root
-and doubles its digits: ten steps give the same numbers to 1e-12 (docs/performance.md).
+The package ``entmax`` halves an interval 50 times. The sum is convex and falls with tau, so
+Newton's method from the left never passes the root and doubles its digits: ten steps give the same
+numbers to 1e-12 (docs/performance.md says in what time).
 """
 
 from __future__ import annotations

@@ -105,6 +105,16 @@ class RingSoftmax:
     shift: Tensor
     inverse: Tensor
 
+    @property
+    def joint(self) -> bool:
+        """Whether the windows are shares of one softmax: P_o = terms inverse(o) in its window."""
+        return self.shift.dim() == 2
+
+    def part(self, maps: slice) -> RingSoftmax:
+        """The same of some of the b maps."""
+        shift = self.shift if self.joint else self.shift[:, maps]
+        return RingSoftmax(self.terms[maps], shift, self.inverse[:, maps])
+
     def to_orders(self, ring_values: Tensor) -> Tensor:
         """sum_r x_r shift(r, o) inverse(o) of ``ring_values`` x (n, b, o)."""
         return (ring_values.unsqueeze(-2) @ self.shift).squeeze(-2) * self.inverse

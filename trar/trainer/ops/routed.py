@@ -28,6 +28,7 @@ from trar.trainer.ops.rings import Rings, RingSoftmax, ring_softmax
 AttentionDropout = Literal["shared", "per_order"]
 EmptyWindow = Literal["zero", "uniform"]
 Kernel = Literal["auto", "eager", "triton"]
+_CACHED = 1 << 18  # elements of a map that are worked on at once on a CPU
 LARGEST_GRID, LARGEST_HEAD = 256, 128  # of the Triton kernel: a row of scores stays in registers
 
 
@@ -142,13 +143,18 @@ class _RoutedAttention(torch.autograd.Function):
             count = route.shape[1] if per_order else 1
             keep = keep_mask((count, *softmax.terms.shape), rate, q.device)
             routes = routes / kept_share(rate)
-        spare = None if softmax.terms is scores else scores  # memory that is new has to be cleared
-        mixed = _mix(softmax, rings, routes, keep, out=spare)
         filled = None if fill is None else _Filled.of(routes, fill, keep)
+        spare = None if softmax.terms is scores else scores  # memory that is new has to be cleared
+        if keep is not None and per_order:
+            keep &= rings.window.unsqueeze(1)  # what an order does not see, it has not kept
+            mixed, _ = _mix_per_order(softmax, rings, routes, keep, out=spare)
+        else:
+            mixed = _mix(softmax, rings, routes, keep, out=spare)
         if filled is not None:
             filled.add_to(mixed)
         ctx.save_for_backward(q, k, v, softmax.terms, softmax.shift, softmax.inverse, routes, keep)
         ctx.rings, ctx.heads, ctx.rate, ctx.filled = rings, heads, rate, filled
+        ctx.per_order = keep is not None and per_order
         return torch.bmm(mixed, v)
 
     @staticmethod
@@ -159,18 +165,18 @@ class _RoutedAttention(torch.autograd.Function):
         softmax = RingSoftmax(terms, shift, inverse)
         grad = torch.bmm(grad_out, v.mT)  # G
         weighted = terms * grad
-        if keep is None or len(keep) == 1:
-            weighted = weighted if keep is None else weighted.mul_(as_factor(keep[0]))
-            delta = softmax.to_orders(rings.sums(weighted))
+        # the mixed map is made again rather than kept, in the place of what is no longer needed
+        if ctx.per_order:
+            mixed, delta = _mix_per_order(softmax, rings, routes, keep, out=weighted, pulled=True)
         else:
-            kept = (rings.sums(weighted * as_factor(mask)) for mask in keep)
-            delta = torch.stack([softmax.to_orders(x)[..., o] for o, x in enumerate(kept)], -1)
+            if keep is not None:
+                weighted.mul_(as_factor(keep[0]))
+            delta = softmax.to_orders(rings.sums(weighted))
+            mixed = _mix(softmax, rings, routes, keep, out=weighted)
 
         pull = rings.spread(softmax.to_rings(routes * delta))
         if filled is not None:
             delta = delta + filled.route_share(grad)
-        # made again rather than kept, in the place of what is no longer needed
-        mixed = _mix(softmax, rings, routes, keep, out=weighted)
         grad_scores = grad.mul_(mixed).addcmul_(terms, pull, value=-1)
         if filled is not None:
             filled.add_to(mixed)  # after the scores, on which it does not depend
@@ -190,17 +196,51 @@ def _mix(
 ) -> Tensor:
     """The mixed map (bh, n, n), without what empty windows add; in ``out`` where that is given.
 
-    routes: (n, bh, o), already divided by the kept share; keep: (1 or o, bh, n, n) bool.
+    routes: (n, bh, o), already divided by the kept share; keep: (1, bh, n, n) bool.
     """
-    if keep is None or len(keep) == 1:
-        mixed = torch.mul(softmax.terms, rings.spread(softmax.to_rings(routes)), out=out)
-        return mixed if keep is None else mixed.mul_(as_factor(keep[0]))
-    mixed = torch.zeros_like(softmax.terms) if out is None else out.zero_()
-    for order, mask in enumerate(keep):
-        one = torch.zeros_like(routes)
-        one[..., order] = routes[..., order]
-        mixed += rings.spread(softmax.to_rings(one)).mul_(as_factor(mask))
-    return mixed.mul_(softmax.terms)
+    mixed = torch.mul(softmax.terms, rings.spread(softmax.to_rings(routes)), out=out)
+    return mixed if keep is None else mixed.mul_(as_factor(keep[0]))
+
+
+def _mix_per_order(
+    softmax: RingSoftmax,
+    rings: Rings,
+    routes: Tensor,
+    keep: Tensor,
+    out: Tensor | None,
+    *,
+    pulled: bool = False,
+) -> tuple[Tensor, Tensor]:
+    """``_mix`` with a dropout mask for each order, keep: (o, bh, n, n) bool, False outside of the
+    order's window. Where ``pulled``, ``out`` has held E G, and delta (n, bh, o) is found as well.
+
+    A few maps at a time, which stay in the cache while every order goes over them.
+    """
+    mixed = torch.empty_like(softmax.terms) if out is None else out
+    delta = torch.zeros_like(routes)
+    size, count, orders = routes.shape
+    at_once = max(1, _CACHED // size**2) if mixed.device.type == "cpu" else count
+    for start in range(0, count, at_once):
+        here = slice(start, start + at_once)
+        part, pull = softmax.part(here), mixed[here]
+        total, kept = torch.zeros_like(pull), torch.empty_like(pull)
+        for order in range(orders):
+            kept.copy_(keep[order, here])
+            share = part.inverse[..., order].T  # (bh, n), of the order's own softmax
+            if not part.joint:
+                kept *= rings.spread(part.to_rings(_one(part.inverse, order)))
+                share = torch.ones_like(share)
+            total.addcmul_(kept, (share * routes[:, here, order].T).unsqueeze(-1))
+            if pulled:
+                delta[:, here, order] = (kept.mul_(pull).sum(-1) * share).T
+        torch.mul(total, part.terms, out=pull)
+    return mixed, delta
+
+
+def _one(like: Tensor, order: int) -> Tensor:
+    ones = torch.zeros_like(like)
+    ones[..., order] = 1
+    return ones
 
 
 @dataclass(frozen=True)

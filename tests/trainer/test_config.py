@@ -94,7 +94,7 @@ def test_a_wrong_set_is_explained(one: str, message: str) -> None:
         ("model.pool_mask=1", "model.pool_mask is 1, expected a valid boolean"),
         ("model.routing=firm", "model.routing is 'firm', expected 'soft' or 'hard'"),
         ("model.heads=3", "model: width 64 is not a multiple of heads 3"),
-        ("data.accumulation=3", "data: batch_size 64 does not divide into accumulation 3 equal"),
+        ("data.accumulation=3", "data: batch_size 32 does not divide into accumulation 3 equal"),
         ("temperature.policy=3", "temperature.policy is 3, expected less than or equal to 2"),
         ("temperature.min=11", "temperature: min 11.0 is larger than max 10.0"),
         ("run=../elsewhere", "run is '../elsewhere'"),

@@ -6,6 +6,7 @@ not start is the only one. Source of the variables: docs.pytorch.org/docs/stable
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import datetime
 import os
@@ -91,7 +92,9 @@ def ranks_of(device: str) -> Iterator[Ranks]:
                 f"{torch.cuda.device_count()}, or use --device cpu"
             )
         torch.cuda.set_device(here.local_rank)
-    dist.init_process_group("nccl" if cuda else "gloo", timeout=_SILENCE)
+    if not dist.is_initialized():  # once a process: a second group would meet the first one's ports
+        dist.init_process_group("nccl" if cuda else "gloo", timeout=_SILENCE)
     yield here  # after an error nobody waits: torchrun stops the others
     here.wait()  # the first rank has written its last checkpoint
-    dist.destroy_process_group()
+    atexit.unregister(dist.destroy_process_group)
+    atexit.register(dist.destroy_process_group)

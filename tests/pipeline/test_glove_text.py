@@ -159,7 +159,10 @@ def test_what_was_written_is_read_whatever_the_blocks(
         (b"a 1 2\nwanted 1 1e39\n", "line 2: 1 of its numbers are NaN or infinite"),
         (b"5 99999\nwanted 1\n", "99999 numbers a word, at most 4096 are read"),
         (b"a" * 3_000_000, "a line of more than 1.0 MiB; expected a word and its numbers"),
-        (gzip.compress(TEXT, mtime=0)[:-9], r"v.txt: cannot be unpacked \(.*: cut short or damaged"),
+        (
+            gzip.compress(TEXT, mtime=0)[:-9],
+            r"v.txt: cannot be unpacked \(.*: cut short or damaged",
+        ),
         (b"\x1f\x8b nothing", "v.txt: cannot be unpacked"),
         (b"PK\x03\x04 and no more", r"cannot be unpacked \(File is not a zip file\): cut short"),
     ],

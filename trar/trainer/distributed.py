@@ -92,7 +92,7 @@ def ranks_of(device: str) -> Iterator[Ranks]:
                 f"{torch.cuda.device_count()}, or use --device cpu"
             )
         torch.cuda.set_device(here.local_rank)
-    if not dist.is_initialized():  # once a process: a second group would meet the first one's ports
+    if not dist.is_initialized():  # once a process: a second group would meet the first's ports
         dist.init_process_group("nccl" if cuda else "gloo", timeout=_SILENCE)
     yield here  # after an error nobody waits: torchrun stops the others
     here.wait()  # the first rank has written its last checkpoint

@@ -90,7 +90,9 @@ Form = Callable[[], Tensor | None]
 
 def take_turns(forms: dict[str, Form], leaves: Sequence[Tensor], rounds: int) -> Row:
     """Median milliseconds of each form, and the median of the paired ratios of wall and of
-    processor time. A form that returns something is followed by its backward pass."""
+    processor time. A form that returns something is followed by its backward pass, from a gradient
+    of full size as in training (that of ``sum`` is one number, expanded)."""
+    gradient: Tensor | None = None
     wall: dict[str, list[float]] = {name: [] for name in forms}
     processor: dict[str, list[float]] = {name: [] for name in forms}
     for number in range(rounds + 1):  # the first round warms up
@@ -100,7 +102,8 @@ def take_turns(forms: dict[str, Form], leaves: Sequence[Tensor], rounds: int) ->
             begin = time.perf_counter(), time.process_time()
             result = forms[name]()
             if result is not None:
-                result.sum().backward()
+                gradient = torch.randn_like(result) if gradient is None else gradient
+                result.backward(gradient)
             wall[name].append(time.perf_counter() - begin[0])
             processor[name].append(time.process_time() - begin[1])
 

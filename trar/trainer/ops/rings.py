@@ -81,9 +81,12 @@ class Rings(nn.Module):
         # this way round the product is a single pass; the other way it is several times slower
         return torch.bmm(self.member.transpose(1, 2), values.permute(1, 2, 0)).transpose(1, 2)
 
-    def spread(self, values: Tensor) -> Tensor:
-        """The map (b, n, n) that has ``values`` (n, b, o) on their rings and 0 elsewhere."""
-        return torch.bmm(values, self.member.transpose(1, 2)).transpose(0, 1)
+    def spread(self, values: Tensor, into: Tensor | None = None) -> Tensor:
+        """The map (b, n, n) that has ``values`` (n, b, o) on their rings and 0 elsewhere, in the
+        memory of ``into`` where that is given: a contiguous map, which is overwritten."""
+        size, count, _ = values.shape
+        out = None if into is None else into.view(size, count, size)
+        return torch.bmm(values, self.member.transpose(1, 2), out=out).transpose(0, 1)
 
     def empty(self, cells: Tensor) -> Tensor:
         """Which windows hold no real cell of ``cells`` (b, n): (n, b, o) bool."""

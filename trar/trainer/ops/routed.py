@@ -144,12 +144,15 @@ class _RoutedAttention(torch.autograd.Function):
             keep = keep_mask((count, *softmax.terms.shape), rate, q.device)
             routes = routes / kept_share(rate)
         filled = None if fill is None else _Filled.of(routes, fill, keep)
-        spare = None if softmax.terms is scores else scores  # memory that is new has to be cleared
+        # memory that is new has to be cleared, so that of the scores is used again
+        spare = None if softmax.terms is scores else scores
         if keep is not None and per_order:
             keep &= rings.window.unsqueeze(1)  # what an order does not see, it has not kept
             mixed, _ = _mix_per_order(softmax, rings, routes, keep, out=spare)
         else:
-            mixed = _mix(softmax, rings, routes, keep, out=spare)
+            mixed = rings.spread(softmax.to_rings(routes), into=spare).mul_(softmax.terms)
+            if keep is not None:
+                mixed.mul_(as_factor(keep[0]))
         if filled is not None:
             filled.add_to(mixed)
         ctx.save_for_backward(q, k, v, softmax.terms, softmax.shift, softmax.inverse, routes, keep)
@@ -163,6 +166,7 @@ class _RoutedAttention(torch.autograd.Function):
         q, k, v, terms, shift, inverse, routes, keep = ctx.saved_tensors
         rings, filled = ctx.rings, ctx.filled
         softmax = RingSoftmax(terms, shift, inverse)
+        grad_out = grad_out.contiguous()  # else products of views go one matrix at a time
         grad = torch.bmm(grad_out, v.mT)  # G
         weighted = terms * grad
         # the mixed map is made again rather than kept, in the place of what is no longer needed
@@ -172,12 +176,18 @@ class _RoutedAttention(torch.autograd.Function):
             if keep is not None:
                 weighted.mul_(as_factor(keep[0]))
             delta = softmax.to_orders(rings.sums(weighted))
-            mixed = _mix(softmax, rings, routes, keep, out=weighted)
-
-        pull = rings.spread(softmax.to_rings(routes * delta))
+        pull = softmax.to_rings(routes * delta)
         if filled is not None:
             delta = delta + filled.route_share(grad)
-        grad_scores = grad.mul_(mixed).addcmul_(terms, pull, value=-1)
+        if ctx.per_order:
+            grad_scores = grad.mul_(mixed).addcmul_(terms, rings.spread(pull), value=-1)
+        else:
+            shares = rings.spread(softmax.to_rings(routes))
+            grad_scores = weighted.mul_(shares)
+            grad_scores.addcmul_(terms, rings.spread(pull, into=grad), value=-1)
+            mixed = torch.mul(terms, shares, out=grad)
+            if keep is not None:
+                mixed.mul_(as_factor(keep[0]))
         if filled is not None:
             filled.add_to(mixed)  # after the scores, on which it does not depend
         grad_v = torch.bmm(mixed.mT, grad_out)
@@ -191,17 +201,6 @@ class _RoutedAttention(torch.autograd.Function):
         return grad_q, grad_k, grad_v, grad_route, None, None, None, None, None
 
 
-def _mix(
-    softmax: RingSoftmax, rings: Rings, routes: Tensor, keep: Tensor | None, out: Tensor | None
-) -> Tensor:
-    """The mixed map (bh, n, n), without what empty windows add; in ``out`` where that is given.
-
-    routes: (n, bh, o), already divided by the kept share; keep: (1, bh, n, n) bool.
-    """
-    mixed = torch.mul(softmax.terms, rings.spread(softmax.to_rings(routes)), out=out)
-    return mixed if keep is None else mixed.mul_(as_factor(keep[0]))
-
-
 def _mix_per_order(
     softmax: RingSoftmax,
     rings: Rings,
@@ -211,8 +210,10 @@ def _mix_per_order(
     *,
     pulled: bool = False,
 ) -> tuple[Tensor, Tensor]:
-    """``_mix`` with a dropout mask for each order, keep: (o, bh, n, n) bool, False outside of the
-    order's window. Where ``pulled``, ``out`` has held E G, and delta (n, bh, o) is found as well.
+    """The mixed map (bh, n, n) with a dropout mask for each order, without what empty windows add.
+
+    routes: (n, bh, o), already divided by the kept share; keep: (o, bh, n, n) bool, False outside
+    of the order's window. Where ``pulled``, ``out`` has held E G, and delta (n, bh, o) is found.
 
     A few maps at a time, which stay in the cache while every order goes over them.
     """
@@ -258,7 +259,7 @@ class _Filled:
 
     @classmethod
     def of(cls, routes: Tensor, fill: Tensor, keep: Tensor | None) -> _Filled:
-        """fill: (n, bh, o) bool, the empty windows; others as ``_mix``."""
+        """fill: (n, bh, o) bool, the empty windows; others as ``_mix_per_order``."""
         every = fill.transpose(0, 1).flatten(0, 1)
         rows = every.any(-1).nonzero().squeeze(-1)
         empty, size = every[rows], len(fill)
@@ -271,7 +272,8 @@ class _Filled:
 
     def add_to(self, mixed: Tensor) -> None:
         """Add what empty windows attend to, in place; mixed: (bh, n, n)."""
-        mixed.view(-1, mixed.shape[-1]).index_add_(0, self.rows, self.extra)
+        size = mixed.shape[-1]
+        mixed[self.rows // size, self.rows % size] += self.extra
 
     def route_share(self, grad: Tensor) -> Tensor:
         """The addition's own dRoute_o of each row, (n, bh, o), from G ``grad`` (bh, n, n)."""

@@ -25,7 +25,8 @@ from trar.console import table
 from trar.features.containers import open_backend
 from trar.features.reader import FeatureStore
 from trar.features.schema import FORMAT_VERSION, Container, FeatureSpec, ImageSplit, StoreMeta
-from trar.features.writer import PreparedImage, ShardPlace, StoreWriter, write_image_shard
+from trar.features.shard_writer import PreparedImage, ShardPlace, write_image_shard
+from trar.features.writer import StoreWriter
 
 SPLIT, SHARD_IMAGES = "train2014", 1024
 SPEC = FeatureSpec(4, 8, "float16", (2, 2))

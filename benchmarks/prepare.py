@@ -296,7 +296,7 @@ def _make_images(folder: Path, form: str, shape: str, images: int) -> None:
 def _write_shard(folder: Path, shape: str) -> None:
     """What one worker does: read, check, cast, write one shard, with its receipt."""
     from trar.features.schema import WORK_FOLDER, FeatureSpec
-    from trar.features.writer import ShardPlace
+    from trar.features.shard_writer import ShardPlace
     from trar.pipeline.engine import ShardTask, write_shard
     from trar.pipeline.readers.feature_files import FeatureFiles
     from trar.pipeline.readers.image import Form

@@ -10,25 +10,28 @@ import pytest
 from disk import mounted
 from hypothesis import settings
 from raw_data import write_vqa_raw
-from stores import make_store
+from stores import CONTAINERS, make_store
 
 from trar.features.reader import FeatureStore
+from trar.features.schema import Container
 from trar.pipeline import PrepareConfig, prepare
 
 settings.register_profile("suite", deadline=None)  # no test is about time
 settings.load_profile("suite")
 
 
-@pytest.fixture
-def tiny_store(tmp_path: Path) -> FeatureStore:
-    """A finished store of 61 images on a 4x4 grid, 8 numbers a cell, three questions each; splits
-    train, val and test (no answers); one right answer per question, which can be learned."""
-    return make_store(tmp_path / "features" / "tiny")
+@pytest.fixture(scope="module", params=CONTAINERS)
+def container(request: pytest.FixtureRequest) -> Container:
+    """What a store's arrays are in; a test that asks for it runs in each."""
+    name: Container = request.param
+    return name
 
 
 @pytest.fixture(scope="session")
 def shared_store(tmp_path_factory: pytest.TempPathFactory) -> FeatureStore:
-    """The same store, made once, for tests that only read."""
+    """A finished store of 61 images on a 4x4 grid, 8 numbers a cell, three questions each; splits
+    train, val and test (no answers); one right answer per question, which can be learned. It is
+    made once, for tests that only read."""
     return make_store(tmp_path_factory.mktemp("shared") / "features" / "tiny")
 
 

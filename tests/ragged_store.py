@@ -17,8 +17,9 @@ from trar.features.schema import (
     QuestionSplit,
     StoreMeta,
 )
-from trar.features.writer import PreparedImage, ShardPlace, StoreWriter, write_image_shard
-from trar.pipeline.plan import ImagePlan
+from trar.features.shard_writer import PreparedImage, ShardPlace, write_image_shard
+from trar.features.writer import StoreWriter
+from trar.pipeline.image_plan import ImagePlan
 
 WIDTH = 3
 

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from trar.pipeline import PrepareConfig
+
 SAMPLE = Path(__file__).parent / "data/vqa-sample"
 WIDTH = 12
 
@@ -18,6 +20,13 @@ def grid_features(image_id: int, width: int = WIDTH) -> NDArray[np.float32]:
     """Features of one image, a function of its id: (64, width), the first two rows padding."""
     values = np.random.default_rng(image_id).random((64, width), np.float32) + 0.125
     values[:16] = 0
+    return values
+
+
+def nan_grid() -> NDArray[np.float32]:
+    """The same of image 1, with one NaN."""
+    values = grid_features(1)
+    values[20, 3] = np.nan
     return values
 
 
@@ -81,3 +90,9 @@ def tree(folder: Path, skip: tuple[str, ...] = ("prepare-log.json",)) -> dict[st
         for path in sorted(folder.rglob("*"))
         if path.is_file() and path.name not in skip
     }
+
+
+def prepare_config(raw: Path, store: Path, **changes: Any) -> PrepareConfig:
+    """How the tests prepare: in this process, with few images a shard."""
+    settings = {"raw": raw, "store": store, "shard_images": 20, "workers": 0, **changes}
+    return PrepareConfig(**settings)

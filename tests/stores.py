@@ -11,6 +11,7 @@ import numpy as np
 from ragged_store import Rows
 
 from trar.features.answers import AnswerDictionary, sparse_targets
+from trar.features.containers import open_backend
 from trar.features.questions import AnswerTable, QuestionTable, Ragged, SparseTargets, Texts
 from trar.features.reader import SCHEME, TOKENIZER, FeatureStore
 from trar.features.schema import (
@@ -24,11 +25,14 @@ from trar.features.schema import (
     StoreMeta,
     TargetRule,
     VocabularyEntry,
+    read_meta,
 )
+from trar.features.shard_writer import PreparedImage, ShardPlace, write_image_shard
 from trar.features.text import Vocabulary, encode_questions
-from trar.features.writer import PreparedImage, ShardPlace, StoreWriter, write_image_shard
-from trar.pipeline.plan import ImagePlan
+from trar.features.writer import StoreWriter
+from trar.pipeline.image_plan import ImagePlan
 
+CONTAINERS: tuple[Container, ...] = ("zarr", "hdf5")
 COLOURS = ("red", "green", "blue", "grey")
 SHARD_IMAGES = 10
 
@@ -228,3 +232,10 @@ def _write_questions(
         longest_question=int(np.diff(offsets).max()),
         without_target=0,
     )
+
+
+def shard_file(store: Path, split: str, shard: int) -> Path:
+    """The file of a shard's features."""
+    meta = read_meta(store)
+    files = open_backend(store, meta.container).shard_files(split, shard, meta.feature)
+    return store / files["features"]

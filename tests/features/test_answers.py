@@ -22,7 +22,6 @@ from trar.features.answers import (
     normalize_answer,
     process_digits_articles,
     process_punctuation,
-    soft_scores,
     sparse_targets,
 )
 
@@ -155,23 +154,32 @@ def test_build_keeps_nine_or_more_by_default() -> None:
     assert AnswerDictionary.build(["a lot"] * 8 + ["no"] * 9).answers == ("no",)
 
 
+def targets_of(
+    answers: list[str], dictionary: AnswerDictionary, rule: Literal["vqa", "exact"] = "vqa"
+) -> list[tuple[int, float]]:
+    """(label, score) of each answer of one question that the dictionary has."""
+    _, labels, scores = sparse_targets([answers], dictionary, rule)
+    exact = (round(score, 6) for score in scores.tolist())  # 0.3 has no float32
+    return list(zip(labels.tolist(), exact, strict=True))
+
+
 @pytest.mark.parametrize(("count", "score"), [(1, 0.3), (2, 0.6), (3, 0.9), (4, 1.0), (9, 1.0)])
 def test_score_by_number_of_annotators(count: int, score: float) -> None:
     dictionary = AnswerDictionary(("no", "yes"))
     answers = ["other"] * (10 - count) + ["Yes!"] * count
-    assert soft_scores(answers, dictionary) == [(1, score)]
+    assert targets_of(answers, dictionary) == [(1, score)]
 
 
 def test_labels_come_in_order_of_first_appearance() -> None:
     dictionary = AnswerDictionary(("a1", "b1", "c1"))
-    assert soft_scores(["c1", "x", "a1", "c1"], dictionary) == [(2, 0.6), (0, 0.3)]
-    assert soft_scores(["x"], dictionary) == []
+    assert targets_of(["c1", "x", "a1", "c1"], dictionary) == [(2, 0.6), (0, 0.3)]
+    assert targets_of(["x"], dictionary) == []
 
 
 def test_one_answer_counts_full_under_the_exact_rule() -> None:
     dictionary = AnswerDictionary.build(["Two", "2"], min_count=1, rule="exact")
-    assert soft_scores(["Two"], dictionary, "exact") == [(0, 1.0)]
-    assert soft_scores(["two"], dictionary, "exact") == []
+    assert targets_of(["Two"], dictionary, "exact") == [(0, 1.0)]
+    assert targets_of(["two"], dictionary, "exact") == []
 
 
 @pytest.mark.parametrize("kind", ["published", "own"])
@@ -197,14 +205,13 @@ def test_targets_of_real_questions_follow_the_plain_rule(kind: str) -> None:
         row = slice(offsets[i], offsets[i + 1])
         assert labels[row].tolist() == list(expected)
         assert scores[row].tolist() == [float(np.float32(score)) for score in expected.values()]
-        assert [label for label, _ in soft_scores(answers, dictionary)] == list(expected)
 
 
 @given(st.permutations(RAW[0] + RAW[1]))
 def test_order_of_annotators_changes_no_score(answers: list[str]) -> None:
     dictionary = AnswerDictionary.from_json(PUBLISHED)
-    expected = dict(soft_scores(RAW[0] + RAW[1], dictionary))
-    assert dict(soft_scores(answers, dictionary)) == expected
+    expected = dict(targets_of(RAW[0] + RAW[1], dictionary))
+    assert dict(targets_of(answers, dictionary)) == expected
 
 
 def test_no_questions_have_empty_columns() -> None:
@@ -220,16 +227,18 @@ SOME = AnswerDictionary(("red", "2", "cat", "", "Two"))
 
 
 @given(ANSWERS, st.sampled_from(["vqa", "exact"]), st.booleans())
-def test_targets_of_many_questions_are_those_of_each(
+def test_targets_of_many_questions_follow_the_plain_rules(
     lists: list[list[str]], rule: Literal["vqa", "exact"], weight_one: bool
 ) -> None:
     offsets, labels, scores = sparse_targets(lists, SOME, rule, weight_one)
     for number, answers in enumerate(lists):
         row = slice(offsets[number], offsets[number + 1])
-        expected = soft_scores(answers, SOME, rule)
-        assert labels[row].tolist() == [label for label, _ in expected]
-        stated = [1.0 if weight_one else score for _, score in expected]
-        assert scores[row].tolist() == np.array(stated, np.float32).tolist()
+        forms = answers if rule == "exact" else map(normalize_answer, answers)
+        counts = Counter(form for form in forms if form in SOME.answers)
+        assert labels[row].tolist() == [SOME.answers.index(form) for form in counts]
+        one = weight_one or rule == "exact"
+        expected = [1 if one else {1: 0.3, 2: 0.6, 3: 0.9}.get(n, 1) for n in counts.values()]
+        assert scores[row].tolist() == np.array(expected, np.float32).tolist()
     assert offsets[-1] == len(labels)
 
 

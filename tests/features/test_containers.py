@@ -3,79 +3,28 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import multiprocessing
 import pickle
 import shutil
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
 from disk import fill
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from ragged_store import WIDTH, make_ragged
-from raw_data import edit_json, tree
-from stores import make_store
+from raw_data import tree
+from stores import shard_file
 from training import small_config
 
-from trar.cli import data as trar_data
 from trar.errors import DiskError, StoreError
 from trar.features import FeatureStore, verify_store
 from trar.features.containers import open_backend
-from trar.features.schema import Container, FeatureSpec, read_meta
-from trar.pipeline import PrepareConfig, prepare
+from trar.features.schema import Container, read_meta
 from trar.trainer.loop import train
-
-CONTAINERS: tuple[Container, ...] = ("zarr", "hdf5")
-
-
-@pytest.fixture(scope="session", params=CONTAINERS)
-def container(request: pytest.FixtureRequest) -> Container:
-    return request.param
-
-
-@pytest.fixture(scope="session")
-def made(container: Container, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished store in the container, to be read only."""
-    return make_store(tmp_path_factory.mktemp(container) / "tiny", container=container).path
-
-
-@pytest.fixture
-def store(made: Path, tmp_path: Path) -> Path:
-    """The same store, to be damaged."""
-    shutil.copytree(made, tmp_path / "tiny")
-    return tmp_path / "tiny"
-
-
-@pytest.fixture(scope="session")
-def prepared(container: Container, vqa_raw: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The store root that an undisturbed prepare makes of real questions."""
-    root = tmp_path_factory.mktemp(container) / "features"
-    prepare(config(vqa_raw, root, container))
-    return root
-
-
-def config(raw: Path, store: Path, container: Container, **changes: object) -> PrepareConfig:
-    settings = {"raw": raw, "store": store, "shard_images": 20, "workers": 0, **changes}
-    return PrepareConfig(format=container, **settings)
-
-
-def shard_file(store: Path, split: str, shard: int) -> Path:
-    meta = read_meta(store)
-    files = open_backend(store, meta.container).shard_files(split, shard, meta.feature)
-    return store / files["features"]
-
-
-def shard_file_of(store: Path, container: Container, split: str, shard: int) -> Path:
-    """The same in a folder that is no store yet."""
-    spec = FeatureSpec(64, 12, "float16", (8, 8))
-    return store / open_backend(store, container).shard_files(split, shard, spec)["features"]
 
 
 def flip(path: Path, position: int) -> None:
@@ -86,16 +35,6 @@ def flip(path: Path, position: int) -> None:
 
 def read_in_child(store: FeatureStore, send: object) -> None:
     send.put(store.read("train", [5]).features)  # type: ignore[attr-defined]
-
-
-PREPARE = """
-import sys
-from pathlib import Path
-from trar.pipeline import PrepareConfig, prepare
-raw, store, container = sys.argv[1:]
-prepare(PrepareConfig(
-    raw=Path(raw), store=Path(store), format=container, shard_images=20, workers=0))
-"""
 
 
 class TestContainer:
@@ -324,74 +263,6 @@ class TestContainer:
         np.testing.assert_array_equal(store.cells("val").sum(axis=1), lengths)
         assert verify_store(folder) == []
 
-    def test_prepare_makes_the_same_store_in_workers_and_by_parts(
-        self, container: Container, vqa_raw: Path, prepared: Path, tmp_path: Path
-    ) -> None:
-        prepare(config(vqa_raw, tmp_path / "workers", container, workers=2))
-        assert tree(tmp_path / "workers") == tree(prepared)
-        prepare(config(vqa_raw, tmp_path / "parts", container, split="train"))
-        opened = FeatureStore(tmp_path / "parts")
-        result = prepare(PrepareConfig(raw=vqa_raw, store=tmp_path / "parts", shard_images=20))
-        assert (result.made, result.kept) == (["val"], ["train"])
-        assert tree(tmp_path / "parts") == tree(prepared)
-        opened.read("train2014", [3])  # a reader of the old store goes on
-        assert verify_store(tmp_path / "parts") == []
-
-    def test_dry_run_bounds_what_the_command_writes(
-        self, container: Container, vqa_raw: Path, tmp_path: Path
-    ) -> None:
-        arguments = ["prepare", "--raw", str(vqa_raw), "--store", str(tmp_path / "s")]
-        arguments += ["--format", container, "--shard-images", "20", "--workers", "0", "--json"]
-        plan = json.loads(CliRunner().invoke(trar_data, [*arguments, "--dry-run"]).stdout)
-        made = json.loads(CliRunner().invoke(trar_data, arguments).stdout)
-        assert made["store"]["container"] == container
-        assert plan["write_bytes"] >= sum(len(one) for one in tree(tmp_path / "s").values())
-        shown = CliRunner().invoke(trar_data, ["info", "--store", str(tmp_path / "s")])
-        assert f", {container}, " in shown.output
-
-    def test_killed_prepare_goes_on_to_the_same_bytes(
-        self, container: Container, vqa_raw: Path, prepared: Path, tmp_path: Path
-    ) -> None:
-        store = tmp_path / "s"
-        process = subprocess.Popen(
-            [sys.executable, "-c", PREPARE, str(vqa_raw), str(store), container],
-            stderr=subprocess.DEVNULL,
-        )
-        receipts = store / "vqa/.prepare"
-        while len(list(receipts.glob("train2014-*.json"))) < 2:  # in the middle of the features
-            assert process.poll() is None, "prepare ended before it could be killed"
-            time.sleep(0.001)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        with pytest.raises(StoreError, match="unfinished store"):
-            FeatureStore(store)
-        first = shard_file_of(store / "vqa", container, "train2014", 0)
-        moment = first.stat().st_mtime_ns
-        prepare(config(vqa_raw, store, container))
-        assert tree(store) == tree(prepared)
-        assert first.stat().st_mtime_ns == moment
-
-    def test_disk_that_fills_midway_keeps_finished_shards(
-        self, container: Container, vqa_raw: Path, prepared: Path, small_disk: Path
-    ) -> None:
-        def fill_at_image_50(stage: str, done: int, total: int) -> None:
-            if done == 50:
-                fill(small_disk)
-
-        with pytest.raises(DiskError, match=r"No space left on device; free some space"):
-            prepare(config(vqa_raw, small_disk / "s", container), fill_at_image_50)
-        (small_disk / "ballast").unlink()
-        store = small_disk / "s/vqa"
-        assert not (store / "store.json").exists()
-        assert not list(store.rglob("*.partial"))
-        finished = {
-            path: path.stat().st_mtime_ns
-            for path in (shard_file_of(store, container, "train2014", n) for n in (0, 1))
-        }
-        prepare(config(vqa_raw, small_disk / "s", container))
-        assert {path: path.stat().st_mtime_ns for path in finished} == finished
-        assert tree(small_disk / "s") == tree(prepared)
-
     def test_table_that_meets_a_full_disk_is_a_disk_error(
         self, container: Container, small_disk: Path
     ) -> None:
@@ -399,60 +270,6 @@ class TestContainer:
         fill(small_disk)
         with pytest.raises(DiskError, match="No space left on device"):
             backend.write_table("questions/train", {"ids": np.arange(100_000)})
-
-    def test_shards_of_the_other_container_do_not_count(
-        self, container: Container, vqa_raw: Path, prepared: Path, tmp_path: Path
-    ) -> None:
-        """Stopped in one container, done in the other: nothing of the first is left."""
-        other: Container = "zarr" if container == "hdf5" else "hdf5"
-
-        def stop(stage: str, done: int, total: int) -> None:
-            if done == 50:
-                raise KeyboardInterrupt
-
-        with pytest.raises(KeyboardInterrupt):
-            prepare(config(vqa_raw, tmp_path / "s", other), stop)
-        assert list((tmp_path / "s/vqa/.prepare").glob("*.json"))
-        prepare(config(vqa_raw, tmp_path / "s", container))
-        assert tree(tmp_path / "s") == tree(prepared)
-
-    def test_changed_raw_files_are_made_anew(
-        self, container: Container, vqa_raw: Path, tmp_path: Path
-    ) -> None:
-        shutil.copytree(vqa_raw, tmp_path / "data")
-        prepare(config(tmp_path / "data", tmp_path / "s", container))
-        path = sorted((tmp_path / "data/vqa/feats/val2014").glob("*.npy"))[5]
-        np.save(path, np.load(path) + 1)
-        questions = tmp_path / "data/vqa/raw/v2_OpenEnded_mscoco_train2014_questions.json"
-        edit_json(questions, lambda value: value["questions"][4].update(question="What is it?"))
-        result = prepare(config(tmp_path / "data", tmp_path / "s", container))
-        assert set(result.remade) == {"val2014", "train"}
-        again = config(tmp_path / "data", tmp_path / "s", container)
-        assert prepare(again).remade == []
-        store = FeatureStore(tmp_path / "s")
-        assert store.questions("train").texts[4] == "What is it?"
-        assert verify_store(tmp_path / "s") == []
-
-    def test_other_container_of_a_finished_store_is_refused(
-        self, container: Container, vqa_raw: Path, prepared: Path
-    ) -> None:
-        other: Container = "zarr" if container == "hdf5" else "hdf5"
-        with pytest.raises(StoreError, match=f"this store is in {container}, --format {other}"):
-            prepare(config(vqa_raw, prepared, other))
-
-    def test_images_left_out_are_refused_alike(
-        self, container: Container, vqa_raw: Path, tmp_path: Path
-    ) -> None:
-        shutil.copytree(vqa_raw, tmp_path / "data")
-        path = sorted((tmp_path / "data/vqa/feats/val2014").glob("*.npy"))[3]
-        path.write_bytes(b"junk" * 99)
-        prepare(config(tmp_path / "data", tmp_path / "s", container, on_bad_image="skip"))
-        store = FeatureStore(tmp_path / "s")
-        (image_id,) = store.skipped("val2014")
-        row = store.image_ids("val2014").tolist().index(image_id)
-        with pytest.raises(StoreError, match=f"image {image_id} of val2014 was left out"):
-            store.read("val2014", [row])
-        assert verify_store(tmp_path / "s") == []
 
     def test_training_does_not_notice_the_container(
         self, made: Path, shared_store: FeatureStore, tmp_path: Path

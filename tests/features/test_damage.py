@@ -13,19 +13,18 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from raw_data import tree
-from stores import StorePlan, make_store
+from stores import CONTAINERS, StorePlan, make_store, shard_file
 
 from trar.cli import data
 from trar.errors import StoreError
 from trar.features import FeatureStore, verify_store
 from trar.features.chunk_table import read_chunk_table
 from trar.features.containers import open_backend
-from trar.features.schema import STORE_FILE, Container, read_meta, view_file
+from trar.features.schema import STORE_FILE, read_meta, view_file
 from trar.features.verify import check_files
 from trar.fileio import sha256_file
 from trar.pipeline import PrepareConfig, prepare
 
-CONTAINERS: tuple[Container, ...] = ("zarr", "hdf5")
 FLIPS = 1000
 PLAN = StorePlan(
     images={"train": 24, "val": 13},
@@ -114,12 +113,6 @@ def refusal(store: Path, name: str, message: str) -> contextlib.AbstractContextM
     if name == view_file(read_meta(store).dataset):
         return contextlib.nullcontext()
     return pytest.raises(StoreError, match=message)
-
-
-def shard_file(store: Path, split: str, shard: int) -> Path:
-    meta = read_meta(store)
-    files = open_backend(store, meta.container).shard_files(split, shard, meta.feature)
-    return store / files["features"]
 
 
 def where(store: Path) -> set[str]:

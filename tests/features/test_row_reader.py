@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import h5py
@@ -12,7 +11,7 @@ import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from ragged_store import WIDTH, make_ragged
-from stores import make_store
+from stores import CONTAINERS, shard_file
 
 from trar.errors import StoreError
 from trar.features import FeatureStore
@@ -21,29 +20,9 @@ from trar.features.containers import open_backend
 from trar.features.ragged_parts import cut
 from trar.features.schema import Container, read_meta
 
-CONTAINERS: tuple[Container, ...] = ("zarr", "hdf5")
 ACCESSES = ("preadv", "mmap", "library")
 VERIFIED = ("all", "sample", "none")
 LENGTHS = [10, 100, 36, 0, 64, 64, 1, 77, 63, 65, 90, 12]
-
-
-@pytest.fixture(scope="module", params=CONTAINERS)
-def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished store, to be read only."""
-    return make_store(tmp_path_factory.mktemp("rows") / "tiny", container=request.param).path
-
-
-@pytest.fixture
-def store(made: Path, tmp_path: Path) -> Path:
-    """The same store, to be damaged."""
-    shutil.copytree(made, tmp_path / "tiny")
-    return tmp_path / "tiny"
-
-
-def shard_file(store: Path, split: str, shard: int) -> Path:
-    meta = read_meta(store)
-    files = open_backend(store, meta.container).shard_files(split, shard, meta.feature)
-    return store / files["features"]
 
 
 def values_of(store: Path, split: str) -> np.ndarray:

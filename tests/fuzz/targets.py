@@ -18,12 +18,13 @@ from pathlib import Path
 from trar.errors import TrarError
 from trar.pipeline.readers.archives import scan_archive
 from trar.pipeline.readers.clevr_json import read_clevr
-from trar.pipeline.readers.glove_text import find_text, read_text_vectors
+from trar.pipeline.readers.glove_text import read_text_vectors
 from trar.pipeline.readers.hdf5_images import scan_hdf5
 from trar.pipeline.readers.id_table import read_id_table
 from trar.pipeline.readers.image import Form, Images
 from trar.pipeline.readers.image_file import count_regions, read_image
 from trar.pipeline.readers.lxmert_json import read_lxmert
+from trar.pipeline.readers.packed_text import find_text
 from trar.pipeline.readers.raw_file import PlainFile
 from trar.pipeline.readers.region_tsv import scan_tsv
 from trar.pipeline.readers.spacy_vectors import find_pipeline, read_pipeline_vectors

@@ -14,8 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trar.errors import RawDataError
-from trar.pipeline.readers.arrays import count_regions, orient_regions, read_array_image
+from trar.pipeline.readers.arrays import count_regions, orient_regions
 from trar.pipeline.readers.image import Form, RawImage
+from trar.pipeline.readers.image_file import read_image
 from trar.pipeline.readers.raw_file import PlainFile
 
 SAMPLE = Path(__file__).parents[1] / "data/MILVLG-rosita/COCO_val2014_000000058350.jpg.npz"
@@ -52,7 +53,7 @@ def fake(descr: str = "'<f4'", shape: str = "(64, 5)") -> str:
 
 def test_real_region_file() -> None:
     for form in (REGIONS, UNKNOWN):
-        image = read_array_image(PlainFile(SAMPLE), form)
+        image = read_image(PlainFile(SAMPLE), form)
         assert image.features.shape == (6, 2048)
         assert image.features.dtype == np.float32
         assert float(image.features.sum()) == pytest.approx(6774.06, abs=0.01)
@@ -80,7 +81,7 @@ def test_bottom_up_files(
         image_w=np.array([640.0]),
         image_h_inner=np.int64(1),
     )
-    image = read_array_image(PlainFile(path), form)
+    image = read_image(PlainFile(path), form)
     np.testing.assert_array_equal(image.features, x)
     np.testing.assert_array_equal(image.boxes, boxes)
     assert image.size == (427, 640)
@@ -90,27 +91,27 @@ def test_bottom_up_files(
 @pytest.mark.parametrize("names", [("image_height", "image_width"), ("img_h", "img_w")])
 def test_other_names_of_the_size(tmp_path: Path, names: tuple[str, str]) -> None:
     file = saved(tmp_path, feat=values(3, 2048), **{names[0]: np.int32(5), names[1]: np.uint16(7)})
-    assert read_array_image(file, REGIONS).size == (5, 7)
+    assert read_image(file, REGIONS).size == (5, 7)
 
 
 @pytest.mark.parametrize(
     "sizes", [{"image_h": 5}, {"image_h": 5, "image_w": "7"}, {"image_h": [5, 6], "image_w": 7}]
 )
 def test_half_a_size_is_none(tmp_path: Path, sizes: dict[str, Any]) -> None:
-    assert read_array_image(saved(tmp_path, x=values(3, 2048), **sizes), REGIONS).size is None
+    assert read_image(saved(tmp_path, x=values(3, 2048), **sizes), REGIONS).size is None
 
 
 @pytest.mark.parametrize("height", [0, -5, np.nan, np.inf, 1 << 40])
 def test_impossible_sizes(tmp_path: Path, height: float) -> None:
     file = saved(tmp_path, x=values(3, 2048), image_h=height, image_w=640)
     with pytest.raises(RawDataError, match=r"9\.npz: image_h .* and image_w 640, expected sizes"):
-        read_array_image(file, REGIONS)
+        read_image(file, REGIONS)
 
 
 def test_clevr_file_in_fortran_order(tmp_path: Path) -> None:
     x = np.asfortranarray(values(196, 24))
     for file in (saved(tmp_path, x=x), saved(tmp_path, x)):
-        image = read_array_image(file, Form(14))
+        image = read_image(file, Form(14))
         np.testing.assert_array_equal(image.features, x)
         assert (image.boxes, image.size) == (None, None)
 
@@ -120,7 +121,7 @@ def test_clevr_file_in_fortran_order(tmp_path: Path) -> None:
 def test_grids_are_given_as_they_stand(tmp_path: Path, shape: tuple[int, ...], dtype: str) -> None:
     x = values(*shape).astype(dtype)
     for file in (saved(tmp_path, x=x, boxes=values(3, 4)), saved(tmp_path, x)):
-        image = read_array_image(file, GRID)
+        image = read_image(file, GRID)
         np.testing.assert_array_equal(image.features, x)
         assert image.features.dtype == np.dtype(dtype)
         assert image.boxes is None
@@ -130,7 +131,7 @@ def test_grids_are_given_as_they_stand(tmp_path: Path, shape: tuple[int, ...], d
 def test_features_are_found_by_name(tmp_path: Path, name: str) -> None:
     arrays = {"a": values(7, 2048), name: values(3, 2048) + 1, "z": values(7, 2048)}
     np.testing.assert_array_equal(
-        read_array_image(saved(tmp_path, **arrays), REGIONS).features, arrays[name]
+        read_image(saved(tmp_path, **arrays), REGIONS).features, arrays[name]
     )
 
 
@@ -145,7 +146,7 @@ def test_first_fitting_float_array_where_no_name_is_known(tmp_path: Path) -> Non
         other=other,
         later=other + 1,
     )
-    np.testing.assert_array_equal(read_array_image(file, GRID).features, other)
+    np.testing.assert_array_equal(read_image(file, GRID).features, other)
 
 
 def test_array_that_no_one_needs_may_be_odd(tmp_path: Path) -> None:
@@ -154,7 +155,7 @@ def test_array_that_no_one_needs_may_be_odd(tmp_path: Path) -> None:
     with zipfile.ZipFile(path, "a") as archive:
         archive.writestr("notes.txt", b"x")
         archive.writestr("broken.npy", b"x")
-    assert read_array_image(PlainFile(path), REGIONS).features.shape == (3, 2048)
+    assert read_image(PlainFile(path), REGIONS).features.shape == (3, 2048)
     assert count_regions(PlainFile(path), REGIONS) == 3
 
 
@@ -185,7 +186,7 @@ def test_orientation_of_regions(
 def test_regions_of_plain_arrays(tmp_path: Path, shape: tuple[int, ...], form: Form) -> None:
     x = values(*shape)
     for file in (saved(tmp_path, x=x), saved(tmp_path, x)):
-        features = read_array_image(file, form).features
+        features = read_image(file, form).features
         np.testing.assert_array_equal(
             features, x.reshape(36, 2048) if shape[-1] == 2048 else x.reshape(2048, 36).T
         )
@@ -195,24 +196,24 @@ def test_regions_of_plain_arrays(tmp_path: Path, shape: tuple[int, ...], form: F
 def test_square_map_looked_at_as_regions_stays_a_map(tmp_path: Path) -> None:
     x = values(5, 8, 8)
     for file in (saved(tmp_path, x=x), saved(tmp_path, x)):
-        assert read_array_image(file, UNKNOWN).features.shape == (5, 8, 8)
+        assert read_image(file, UNKNOWN).features.shape == (5, 8, 8)
         with pytest.raises(RawDataError, match=r"shape \(5, 8, 8\), expected \(n, f\)"):
             count_regions(file, UNKNOWN)
 
 
 def test_values_are_views_where_that_is_possible(tmp_path: Path) -> None:
-    image = read_array_image(saved(tmp_path, values(64, 5)), GRID)
+    image = read_image(saved(tmp_path, values(64, 5)), GRID)
     assert image.features.base is not None
     assert not image.features.flags.owndata
     for x in (values(64, 5), values(64, 5).astype(np.float64)):
-        assert read_array_image(saved(tmp_path, a=x[:1], bb=x), GRID).features.flags.aligned
+        assert read_image(saved(tmp_path, a=x[:1], bb=x), GRID).features.flags.aligned
 
 
 def test_header_of_python_2(tmp_path: Path) -> None:
     path = tmp_path / "9.npy"
     x = values(64, 5)
     path.write_bytes(header(fake(shape="(64L, 5L)")) + x.tobytes())
-    np.testing.assert_array_equal(read_array_image(PlainFile(path), GRID).features, x)
+    np.testing.assert_array_equal(read_image(PlainFile(path), GRID).features, x)
 
 
 @pytest.mark.parametrize("version", [1, 2, 3])
@@ -220,12 +221,12 @@ def test_header_versions(tmp_path: Path, version: int) -> None:
     path = tmp_path / "9.npy"
     x = values(64, 5)
     path.write_bytes(header(fake(), version) + x.tobytes())
-    np.testing.assert_array_equal(read_array_image(PlainFile(path), GRID).features, x)
+    np.testing.assert_array_equal(read_image(PlainFile(path), GRID).features, x)
 
 
 def refuse(file: PlainFile, form: Form, match: str, *, counted: bool = True) -> None:
     with pytest.raises(RawDataError, match=match):
-        read_array_image(file, form)
+        read_image(file, form)
     if counted:
         with pytest.raises(RawDataError, match=match):
             count_regions(file, form)
@@ -294,7 +295,7 @@ def test_boxes_of_another_form(tmp_path: Path, boxes: Any) -> None:
 
 def test_pickled_boxes_are_left_alone(tmp_path: Path) -> None:
     file = saved(tmp_path, x=values(36, 2048), boxes=np.array([{}], object))
-    assert read_array_image(file, REGIONS).boxes is None
+    assert read_image(file, REGIONS).boxes is None
 
 
 def test_stated_number_of_regions_must_agree(tmp_path: Path) -> None:
@@ -370,7 +371,7 @@ def test_mutated_archives_give_an_array_or_one_line(
     data[position % len(data)] = value
     path.write_bytes(data if cut > len(data) else data[:cut])
     for form in (GRID, UNKNOWN):
-        for use in (read_array_image, count_regions):
+        for use in (read_image, count_regions):
             try:
                 result = use(PlainFile(path), form)
             except RawDataError as error:

@@ -4,37 +4,25 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-from raw_data import edit_json, grid_features, image_ids, tree, write_features
+from raw_data import edit_json, grid_features, image_ids, prepare_config, tree, write_features
 
 from trar.errors import RawDataError, StoreError
 from trar.features import FeatureStore, verify_store
 from trar.features.remake import is_ready, remake_folder
-from trar.pipeline import PrepareConfig, prepare
+from trar.pipeline import prepare
 
 IDS = image_ids("val2014")
 
 
 @pytest.fixture
-def raw(vqa_raw: Path, tmp_path: Path) -> Path:
-    """Raw files that the test may change."""
-    shutil.copytree(vqa_raw, tmp_path / "data")
-    return tmp_path / "data"
-
-
-@pytest.fixture
 def store(raw: Path, tmp_path: Path) -> Path:
-    prepare(config(raw, tmp_path / "s"))
+    prepare(prepare_config(raw, tmp_path / "s"))
     return tmp_path / "s"
-
-
-def config(raw: Path, store: Path, **changes) -> PrepareConfig:
-    return PrepareConfig(raw=raw, store=store, shard_images=20, workers=0, **changes)
 
 
 def feature_file(raw: Path, image_split: str, image_id: int) -> Path:
@@ -57,23 +45,23 @@ def test_one_changed_image_remakes_one_shard(raw: Path, store: Path, tmp_path: P
     for path, moment in zip(unreadable, moments, strict=True):  # the same size and time
         path.write_bytes(b"?" * moment.st_size)
         os.utime(path, ns=(moment.st_atime_ns, moment.st_mtime_ns))
-    result = prepare(config(raw, store))
+    result = prepare(prepare_config(raw, store))
     assert result.remade == ["val2014"]
     for path, moment, content in zip(unreadable, moments, contents, strict=True):
         path.write_bytes(content)
         os.utime(path, ns=(moment.st_atime_ns, moment.st_mtime_ns))
-    prepare(config(raw, tmp_path / "fresh"))
+    prepare(prepare_config(raw, tmp_path / "fresh"))
     assert tree(store) == tree(tmp_path / "fresh")
     assert verify_store(store) == []
     assert not (store / "vqa/.prepare").exists()
-    assert prepare(config(raw, store)).remade == []
+    assert prepare(prepare_config(raw, store)).remade == []
 
 
 def test_changed_questions_are_remade_with_the_frozen_vocabulary(raw: Path, store: Path) -> None:
     frozen = FeatureStore(store).vocabulary.digest
     path = raw / "vqa/raw/v2_OpenEnded_mscoco_val2014_questions.json"
     edit_json(path, lambda value: value["questions"][2].update(question="Is a quokka here?"))
-    result = prepare(config(raw, store))
+    result = prepare(prepare_config(raw, store))
     assert result.remade == ["val"]
     opened = FeatureStore(store)
     assert opened.questions("val").texts[2] == "Is a quokka here?"
@@ -84,8 +72,8 @@ def test_changed_questions_are_remade_with_the_frozen_vocabulary(raw: Path, stor
 
 def test_added_images_move_rows_and_join_again(raw: Path, store: Path, tmp_path: Path) -> None:
     write_features(raw / "vqa/feats/val2014", "val2014", 3, 2)  # the lowest id: every row moves
-    prepare(config(raw, store))
-    prepare(config(raw, tmp_path / "fresh"))
+    prepare(prepare_config(raw, store))
+    prepare(prepare_config(raw, tmp_path / "fresh"))
     assert tree(store) == tree(tmp_path / "fresh")
     assert verify_store(store) == []
 
@@ -96,14 +84,14 @@ def test_questions_that_are_not_asked_for_are_not_left_behind(raw: Path, tmp_pat
     answers = [{"question_id": n, "answers": [{"answer": "no"}] * 10} for n in range(2)]
     (raw / "vqa/raw/VG_questions.json").write_text(json.dumps({"questions": entries}))
     (raw / "vqa/raw/VG_annotations.json").write_text(json.dumps({"annotations": answers}))
-    prepare(config(raw, tmp_path / "s", split="train+val+vg"))
+    prepare(prepare_config(raw, tmp_path / "s", split="train+val+vg"))
     write_features(raw / "vqa/feats/val2014", "val2014", 3, 2)
     before = tree(tmp_path / "s")
     with pytest.raises(StoreError, match=r"questions of vg refer to it; prepare them together: "):
-        prepare(config(raw, tmp_path / "s", split="train+val"))
+        prepare(prepare_config(raw, tmp_path / "s", split="train+val"))
     assert tree(tmp_path / "s") == before
-    prepare(config(raw, tmp_path / "s", split="train+val+vg"))
-    prepare(config(raw, tmp_path / "fresh", split="train+val+vg"))
+    prepare(prepare_config(raw, tmp_path / "s", split="train+val+vg"))
+    prepare(prepare_config(raw, tmp_path / "fresh", split="train+val+vg"))
     assert tree(tmp_path / "s") == tree(tmp_path / "fresh")
 
 
@@ -111,22 +99,22 @@ def test_bad_new_image_leaves_the_store_as_it_was(raw: Path, store: Path) -> Non
     before = tree(store)
     replace_feature(raw, "val2014", IDS[25], np.nan)
     with pytest.raises(RawDataError, match="NaN"):
-        prepare(config(raw, store))
+        prepare(prepare_config(raw, store))
     assert {name: one for name, one in tree(store).items() if ".prepare" not in name} == before
     assert FeatureStore(store).dataset == "vqa"
     replace_feature(raw, "val2014", IDS[25], 0)
-    prepare(config(raw, store))
+    prepare(prepare_config(raw, store))
     assert verify_store(store) == []
 
 
 def test_bad_new_image_may_be_left_out(raw: Path, store: Path, tmp_path: Path) -> None:
     replace_feature(raw, "val2014", IDS[25], np.nan)
-    prepare(config(raw, store, on_bad_image="skip"))
+    prepare(prepare_config(raw, store, on_bad_image="skip"))
     assert list(FeatureStore(store).skipped("val2014")) == [IDS[25]]
-    prepare(config(raw, tmp_path / "fresh", on_bad_image="skip"))
+    prepare(prepare_config(raw, tmp_path / "fresh", on_bad_image="skip"))
     assert tree(store) == tree(tmp_path / "fresh")
     replace_feature(raw, "val2014", IDS[25], 2)
-    prepare(config(raw, store))
+    prepare(prepare_config(raw, store))
     assert FeatureStore(store).skipped("val2014") == {}
     assert verify_store(store) == []
 
@@ -139,13 +127,13 @@ def test_move_that_is_stopped_is_completed_by_the_next_prepare(
     with monkeypatch.context() as patched:
         patched.setattr(Path, "replace", _at_move(number))
         with pytest.raises(KeyboardInterrupt):
-            prepare(config(raw, store))
+            prepare(prepare_config(raw, store))
     assert is_ready(store / "vqa")
     if number > 1:
         with pytest.raises(StoreError, match="unfinished store"):
             FeatureStore(store)
-    prepare(config(raw, store))
-    prepare(config(raw, tmp_path / "fresh"))
+    prepare(prepare_config(raw, store))
+    prepare(prepare_config(raw, tmp_path / "fresh"))
     assert tree(store) == tree(tmp_path / "fresh")
 
 
@@ -172,10 +160,10 @@ def test_leftovers_of_a_try_that_is_no_longer_wanted_are_dropped(raw: Path, stor
     before = tree(store)
     path.write_bytes(b"damaged")
     with pytest.raises(RawDataError):
-        prepare(config(raw, store))
+        prepare(prepare_config(raw, store))
     assert remake_folder(store / "vqa").exists()
     path.write_bytes(content)
     os.utime(path, ns=(moment.st_atime_ns, moment.st_mtime_ns))
-    assert prepare(config(raw, store)).made == []
+    assert prepare(prepare_config(raw, store)).made == []
     assert not remake_folder(store / "vqa").exists()
     assert {name: one for name, one in tree(store).items() if ".prepare" not in name} == before

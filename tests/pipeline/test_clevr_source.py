@@ -2,36 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import zipfile
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
+from clevr_raw import clevr_questions, write_clevr
 
 from trar.errors import RawDataError
 from trar.pipeline.sources.clevr import SPLITS, ClevrSource
 
 ANSWERS = {"train": ["red", "yes", "red"], "val": ["0", "yes"], "test": None}
-
-
-def questions(split: str, answers: list[str] | None, *, named: bool = True) -> str:
-    rows: list[dict[str, Any]] = []
-    for number in range(2 if answers is None else len(answers)):
-        row = {"image_index": number // 2, "question_index": number}
-        row["question"] = f"Is {split} {number} red?"
-        if answers is not None:
-            row |= {"answer": answers[number], "program": [{"function": "exist"}]}
-        rows.append(row | ({"split": split} if named else {}))
-    return json.dumps({"info": {"split": split} if named else {}, "questions": rows})
-
-
-def write(folder: Path, split: str, answers: list[str] | None) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"CLEVR_{split}_questions.json"
-    path.write_text(questions(split, answers))
-    return path
 
 
 TREES = {
@@ -46,7 +27,7 @@ TREES = {
 @pytest.mark.parametrize("tree", TREES)
 def test_every_tree(tmp_path: Path, tree: str) -> None:
     for split, answers in ANSWERS.items():
-        write(tmp_path / TREES[tree], split, answers)
+        write_clevr(tmp_path / TREES[tree], split, answers)
     source = ClevrSource(tmp_path)
     assert source.present() == ["train", "val", "test"]
     assert source.vocabulary_note() is None
@@ -76,7 +57,7 @@ def test_released_zips_are_read_where_they_lie(tmp_path: Path) -> None:
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         for split, answers in ANSWERS.items():
             name = f"CLEVR_v1.0/questions/CLEVR_{split}_questions.json"
-            archive.writestr(name, questions(split, answers))
+            archive.writestr(name, clevr_questions(split, answers))
             archive.writestr(f"CLEVR_v1.0/scenes/CLEVR_{split}_scenes.json", "{}")
     source = ClevrSource(tmp_path)
     assert source.present() == ["train", "val", "test"]
@@ -90,12 +71,12 @@ def test_released_zips_are_read_where_they_lie(tmp_path: Path) -> None:
 def test_cogent(tmp_path: Path) -> None:
     folder = tmp_path / "CLEVR_CoGenT_v1.0/questions"
     for split in ("valB", "testA", "valA", "trainA"):
-        write(folder, split, None if split.startswith("test") else ["yes"])
+        write_clevr(folder, split, None if split.startswith("test") else ["yes"])
     source = ClevrSource(tmp_path)
     assert source.present() == ["trainA", "valA", "testA", "valB"]
     assert source.answer_splits() == ["trainA", "valA"]
     assert source.vocabulary_note() is None
-    write(tmp_path / "CLEVR_v1.0/questions", "train", ["no"])
+    write_clevr(tmp_path / "CLEVR_v1.0/questions", "train", ["no"])
     source = ClevrSource(tmp_path)
     assert source.present()[:2] == ["train", "trainA"]
     assert source.answer_splits() == ["train"]
@@ -103,14 +84,14 @@ def test_cogent(tmp_path: Path) -> None:
 
 
 def test_only_condition_b(tmp_path: Path) -> None:
-    write(tmp_path, "valB", ["yes"])
+    write_clevr(tmp_path, "valB", ["yes"])
     assert ClevrSource(tmp_path).answer_splits() == ["valB"]
 
 
 def test_given_files_belong_to_the_split_that_they_name(tmp_path: Path) -> None:
     one, two = tmp_path / "a.json", tmp_path / "CLEVR_test_questions.json"
-    one.write_text(questions("val", ["yes"]))
-    two.write_text(questions("test", None, named=False))
+    one.write_text(clevr_questions("val", ["yes"]))
+    two.write_text(clevr_questions("test", None, named=False))
     source = ClevrSource(tmp_path / "nowhere", questions=[one, two])
     assert source.present() == ["val", "test"]
     assert source.majority("val") == ["yes"]
@@ -119,14 +100,14 @@ def test_given_files_belong_to_the_split_that_they_name(tmp_path: Path) -> None:
 
 def test_given_files_of_no_split_or_of_one_twice(tmp_path: Path) -> None:
     one, two = tmp_path / "a.json", tmp_path / "b.json"
-    one.write_text(questions("new", ["yes"]))
+    one.write_text(clevr_questions("new", ["yes"]))
     with pytest.raises(RawDataError, match=r"a.json: questions of split 'new', expected one of tr"):
         ClevrSource(tmp_path, questions=[one])
-    one.write_text(questions("val", ["yes"], named=False))
+    one.write_text(clevr_questions("val", ["yes"], named=False))
     with pytest.raises(RawDataError, match=r"questions of split None, expected .*where it names"):
         ClevrSource(tmp_path, questions=[one])
     for path in (one, two):
-        path.write_text(questions("val", ["yes"]))
+        path.write_text(clevr_questions("val", ["yes"]))
     with pytest.raises(RawDataError, match=r"a.json and .*b.json both hold the questions of val"):
         ClevrSource(tmp_path, questions=[one, two])
     with pytest.raises(RawDataError, match=r"c.json: no such file"):
@@ -134,7 +115,7 @@ def test_given_files_of_no_split_or_of_one_twice(tmp_path: Path) -> None:
 
 
 def test_missing_split_says_where_it_may_stand(tmp_path: Path) -> None:
-    write(tmp_path, "val", ["yes"])
+    write_clevr(tmp_path, "val", ["yes"])
     message = (
         r"no questions of CLEVR's split 'train' \(there are val\): expected one of .*clevr/raw"
     )
@@ -144,7 +125,7 @@ def test_missing_split_says_where_it_may_stand(tmp_path: Path) -> None:
 
 
 def test_file_of_another_split_under_the_name(tmp_path: Path) -> None:
-    write(tmp_path, "val", ["yes"]).rename(tmp_path / "CLEVR_train_questions.json")
+    write_clevr(tmp_path, "val", ["yes"]).rename(tmp_path / "CLEVR_train_questions.json")
     source = ClevrSource(tmp_path)
     with pytest.raises(RawDataError, match="its header says split 'val', expected 'train'"):
         source.questions("train")

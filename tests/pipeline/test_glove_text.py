@@ -13,8 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trar.errors import DiskError, RawDataError
-from trar.pipeline.readers import glove_text
-from trar.pipeline.readers.glove_text import TextFile, TextVectors, find_text, read_text_vectors
+from trar.pipeline.readers import packed_text
+from trar.pipeline.readers.glove_text import TextVectors, read_text_vectors
+from trar.pipeline.readers.packed_text import TextFile, find_text
 
 SAMPLE = Path(__file__).parents[1] / "data/glove/glove.6B.100d.sample.txt.gz"
 TEXT = b"the 1 2 3\n, -0.5 0 1e-3\nof 7 8 9\n"
@@ -135,7 +136,7 @@ def test_what_was_written_is_read_whatever_the_blocks(
     lines = [" ".join([word, *map(repr, numbers)]) for word, numbers in table]
     path = written(tmp_path_factory.mktemp("v"), ("\n".join(lines) + "\n").encode())
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(glove_text, "_BLOCK_BYTES", block)
+        patch.setattr(packed_text, "_BLOCK_BYTES", block)
         found = read(path, *(word for word, _ in table))
     assert found.width == 3
     for word, numbers in table:
@@ -231,7 +232,7 @@ def test_damage_inside_a_zip_is_noticed(tmp_path: Path) -> None:
 def test_what_unpacks_to_far_too_much_is_refused(
     tmp_path: Path, form: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(glove_text, "_ALWAYS_ALLOWED_BYTES", 1 << 20)
+    monkeypatch.setattr(packed_text, "_ALWAYS_ALLOWED_BYTES", 1 << 20)
     bomb = b"a 1 2\n" * 2_000_000
     if form == "gz":
         path = written(tmp_path, gzip.compress(bomb), "v.txt.gz")

@@ -12,14 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trar.errors import RawDataError
-from trar.pipeline.readers.json_file import (
-    Id,
-    check_rows,
-    decode_json,
-    iterate_rows,
-    json_members,
-    read_json_bytes,
-)
+from trar.pipeline.readers.json_file import json_members, read_json_bytes
+from trar.pipeline.readers.json_records import Id, check_rows, decode_json, iterate_rows
 
 
 class Row(msgspec.Struct):

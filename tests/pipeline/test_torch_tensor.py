@@ -21,7 +21,7 @@ from trar.pipeline.readers.grid_map import pool_map
 from trar.pipeline.readers.image import Form
 from trar.pipeline.readers.image_file import count_regions, read_image
 from trar.pipeline.readers.raw_file import PlainFile
-from trar.pipeline.readers.torch_tensor import read_tensor, read_tensor_image
+from trar.pipeline.readers.torch_tensor import read_tensor
 
 GRID = Form(8)
 
@@ -62,11 +62,10 @@ def test_detector_map_is_pooled(
 ) -> None:
     features = detector_map().to(dtype)
     file = saved(tmp_path, features, zipped)
-    for read in (read_image, read_tensor_image):
-        image = read(file, Form(grid))
-        assert image.features.dtype == features.numpy().dtype
-        np.testing.assert_array_equal(image.features, pool_map(features.numpy(), grid, "x"))
-        assert (image.boxes, image.size) == (None, None)
+    image = read_image(file, Form(grid))
+    assert image.features.dtype == features.numpy().dtype
+    np.testing.assert_array_equal(image.features, pool_map(features.numpy(), grid, "x"))
+    assert (image.boxes, image.size) == (None, None)
     assert count_regions(file, Form(grid)) == grid * grid
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from trar.errors import RawDataError
 from trar.features.schema import FeatureSpec
-from trar.features.writer import PreparedImage
+from trar.features.shard_writer import PreparedImage
 from trar.pipeline.readers.image import Form, RawImage
 from trar.pipeline.transforms import orient_grid, prepare_image
 

@@ -47,6 +47,7 @@ ARTICLES = frozenset({"a", "an", "the"})
 CONTRACTIONS: Mapping[str, str] = json.loads(
     Path(__file__).with_name("contractions.json").read_text(encoding="utf-8")
 )
+_CHANGED_WORDS = ARTICLES.union(NUMBER_WORDS, CONTRACTIONS)
 # VQA-v2 has about 190,000 distinct raw answers; a bound keeps a long-lived process small.
 _REMEMBERED = 1 << 18
 
@@ -80,8 +81,11 @@ def process_digits_articles(text: str) -> str:
     blanks; the result may be empty ("the" is ""). The capitals among the 120 contractions
     ("Im", "Ive") never match lower-case text; the original has them so.
     """
-    words = (NUMBER_WORDS.get(word, word) for word in text.lower().split())
-    return " ".join(CONTRACTIONS.get(word, word) for word in words if word not in ARTICLES)
+    words = text.lower().split()
+    if not _CHANGED_WORDS.isdisjoint(words):  # in few answers
+        words = [NUMBER_WORDS.get(word, word) for word in words]
+        words = [CONTRACTIONS.get(word, word) for word in words if word not in ARTICLES]
+    return " ".join(words)
 
 
 @lru_cache(maxsize=_REMEMBERED)
@@ -177,10 +181,13 @@ class AnswerDictionary:
         return cls(tuple(answers))
 
 
-def soft_scores(
-    raw_answers: Sequence[str], dictionary: AnswerDictionary, rule: TargetRule = "vqa"
-) -> list[tuple[int, float]]:
-    """(label, score) of every dictionary answer among one question's annotated answers.
+def sparse_targets(
+    answers_per_question: Sequence[Sequence[str]],
+    dictionary: AnswerDictionary,
+    rule: TargetRule = "vqa",
+    weight_one: bool = False,
+) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.float32]]:
+    """Soft targets of q questions: offsets (q + 1,), labels and scores (total,).
 
     "vqa": answers are counted by normal form; 1, 2, 3, 4 or more annotators give .3, .6, .9, 1.
     With ten annotators that is the official accuracy of the label (openvqa ``get_score``).
@@ -191,24 +198,7 @@ def soft_scores(
     the counting rule would make a right answer worth 0.3. ("labels" states scores itself: see
     ``labelled_targets``.)
 
-    Labels come in order of first appearance; answers outside the dictionary have none.
-    """
-    exact = rule == "exact"
-    counts = Counter(_labels_of(raw_answers, dictionary, rule in _AS_THEY_STAND).tolist())
-    counts.pop(_NO_LABEL, None)
-    return [
-        (label, 1.0 if exact else _SCORE_OF_COUNT[min(count, 4)]) for label, count in counts.items()
-    ]
-
-
-def sparse_targets(
-    answers_per_question: Sequence[Sequence[str]],
-    dictionary: AnswerDictionary,
-    rule: TargetRule = "vqa",
-    weight_one: bool = False,
-) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.float32]]:
-    """``soft_scores`` of many questions as offsets (q + 1,), labels and scores (total,).
-
+    A question's labels come in order of first appearance; answers outside the dictionary have none.
     ``weight_one``: an answer of the dictionary has 1.0 however many gave it, for sources whose
     questions have one answer beside sources with ten (Visual Genome).
     """

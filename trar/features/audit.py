@@ -76,9 +76,8 @@ def _coverage(store: FeatureStore) -> Iterator[Finding]:
                 f"{entry.without_target:,} of {entry.questions:,} questions ({100 * share:.1f} %) "
                 "have no answer of the dictionary: a model can never be right there",
             )
-        made = store.meta.provenance.get("splits", {}).get(split, {})
         few = rule == "vqa" and entry.answers_per_question < 4
-        if few and made.get("answer_weight") != "one":
+        if few and not store.meta.weight_one(split):
             yield Finding(
                 "warning",
                 split,

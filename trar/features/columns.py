@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 from array import array
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
@@ -20,12 +21,11 @@ Item = TypeVar("Item")
 BLOCK_ROWS = 1 << 18  # rows worked on at a time, so that what is made on the way stays small
 
 
-class Codes(dict[str, int]):
+class Codes(defaultdict[str, int]):
     """Numbers texts as they come: the next text that it has not seen gets the next number."""
 
-    def __missing__(self, text: str) -> int:
-        code = self[text] = len(self)
-        return code
+    def __init__(self) -> None:
+        super().__init__(itertools.count().__next__)  # without a line of Python a text
 
 
 def int64s(numbers: Sequence[int]) -> NDArray[np.int64]:

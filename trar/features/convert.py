@@ -7,7 +7,7 @@ shards that it had not finished.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from trar.errors import StoreError
 from trar.features.backend import Backend, ImageTable, Table
 from trar.features.containers import open_backend, refuse_compression
+from trar.features.progress import Progress
 from trar.features.reader import FeatureStore
 from trar.features.row_reader import way_out
 from trar.features.schema import (
@@ -31,17 +32,15 @@ from trar.features.schema import (
     StoreMeta,
     view_file,
 )
-from trar.features.writer import (
+from trar.features.shard_writer import (
     Receipt,
     ShardPlace,
-    StoreWriter,
     finished_shard,
     keep_receipt,
     write_shard_files,
 )
+from trar.features.writer import StoreWriter
 from trar.fileio import need_space, sha256_file, sha256_json
-
-Progress = Callable[[str, int, int], None]
 
 _PAGE, _ALIGNED = 4096, 1 << 16  # HDF5 begins chunks of this many bytes at pages
 _PER_FILE = 16384  # bytes that a container adds at most: descriptions, indexes

@@ -145,12 +145,6 @@ class AnswerTable:
         """The answers of every question as Python lists."""
         return list(Lists(self.texts, self.offsets))
 
-    def score_lists(self) -> list[list[float]]:
-        """The stated scores of every question's answers as Python lists."""
-        assert self.scores is not None
-        flat, ends = self.scores.tolist(), self.offsets.tolist()
-        return [flat[start:end] for start, end in itertools.pairwise(ends)]
-
     def columns(self) -> Table:
         """The arrays of group ``answers/<split>``."""
         stated = {} if self.scores is None else {"scores": self.scores}

@@ -1,28 +1,25 @@
 """Read-only access to a feature store: image features by row, and the questions about them.
 
-Opening compares the size of every file with ``store.json``: a Zarr reader would show a missing or
-cut shard as zeros. Images are read by ``row_reader``, tables by the container's backend.
+Features are read by ``row_reader``, tables by ``image_tables`` and ``question_tables``;
+``file_sizes`` is checked at opening.
 """
 
 from __future__ import annotations
 
 import copy
-import difflib
 import os
 from collections.abc import Iterator, Sequence
-from pathlib import Path
-from typing import Any, TypeVar, cast, get_args
+from typing import Any, get_args
 
-import msgspec
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from trar.errors import StoreError
 from trar.features.answers import AnswerDictionary
-from trar.features.chunk_places import ChunkPlaces
 from trar.features.containers import open_backend
-from trar.features.library_source import other_layout, split_of
-from trar.features.place import is_remote, open_place, place_of
+from trar.features.file_sizes import check_sizes
+from trar.features.place import open_place
+from trar.features.question_tables import QuestionTables
 from trar.features.questions import (
     AnswerTable,
     NameTable,
@@ -30,14 +27,12 @@ from trar.features.questions import (
     Ragged,
     SparseTargets,
 )
-from trar.features.row_reader import ImageBatch, RowReader, VerifyReads, way_out
-from trar.features.schema import StoreMeta, find_dataset, read_meta, view_file
+from trar.features.row_reader import ImageBatch, RowReader, VerifyReads
+from trar.features.schema import StoreMeta, find_dataset, read_meta
 from trar.features.source_choice import Access
 from trar.features.text import Vocabulary
 from trar.features.vectors import read_vectors
 from trar.features.word_pieces import vocabulary_from_json
-
-Columns = TypeVar("Columns", AnswerTable, NameTable, QuestionTable, Ragged, SparseTargets)
 
 TOKENIZER = "openvqa"
 SCHEME = "openvqa"
@@ -91,20 +86,17 @@ class FeatureStore:
                 raise ValueError(f"{name} is {value!r}, expected one of {', '.join(known)}")
         self.path = find_dataset(open_place(path), dataset)
         self.meta: StoreMeta = read_meta(self.path)
-        self._backend = open_backend(self.path, self.meta.container)
+        backend = open_backend(self.path, self.meta.container)
         self._rows = RowReader(
             self.path,
             self.meta,
-            self._backend,
+            backend,
             verify_reads=verify_reads,
             access=access,
-            other_layouts=self._check_sizes(),
+            other_layouts=check_sizes(self.path, self.meta, backend),
         )
         self._images = self._rows.tables
-        self._kept: dict[str, Any] = {}
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_kept": {}}
+        self._questions = QuestionTables(self._rows.places)
 
     @property
     def dataset(self) -> str:
@@ -173,7 +165,7 @@ class FeatureStore:
         self._images.table(image_split)
         if not self.meta.image_splits[image_split].named:
             return None
-        return self._table(f"names/{image_split}", NameTable).names
+        return self._questions.table(f"names/{image_split}", NameTable).names
 
     def cells(self, image_split: str) -> NDArray[np.bool_]:
         """True where a row of an image's features holds a cell or region, False where it is
@@ -226,11 +218,13 @@ class FeatureStore:
 
     def questions(self, split: str) -> QuestionTable:
         """The questions of a split, in the order of their file."""
-        return self._table(f"questions/{self._question_split(split)}", QuestionTable)
+        return self._questions.table(f"questions/{self._questions.known(split)}", QuestionTable)
 
     def tokens(self, split: str) -> Ragged:
         """Token ids of each question, never cut."""
-        return self._table(f"tokens/{self.tokenizer}/{self._question_split(split)}", Ragged)
+        return self._questions.table(
+            f"tokens/{self.tokenizer}/{self._questions.known(split)}", Ragged
+        )
 
     def targets(self, split: str) -> SparseTargets:
         """Soft scores over the answer dictionary.
@@ -238,8 +232,8 @@ class FeatureStore:
         Raises:
             StoreError: the split has no answers (a test split).
         """
-        self._need_answers(split)
-        return self._table(f"targets/{self.scheme}/{split}", SparseTargets)
+        name = f"targets/{self.scheme}/{self._questions.answered(split)}"
+        return self._questions.table(name, SparseTargets)
 
     def answers_of(self, split: str) -> AnswerTable:
         """The raw answers of a split, as annotated.
@@ -247,97 +241,16 @@ class FeatureStore:
         Raises:
             StoreError: the split has no answers (a test split).
         """
-        self._need_answers(split)
-        return self._table(f"answers/{split}", AnswerTable)
+        return self._questions.table(f"answers/{self._questions.answered(split)}", AnswerTable)
 
     @property
     def vocabulary(self) -> Vocabulary:
         """The token table that made ``tokens``."""
         entry = self.meta.vocabularies[self.tokenizer]
-        return cast(Vocabulary, self._json(entry.file, vocabulary_from_json, entry.digest))
+        return self._questions.dictionary(entry.file, vocabulary_from_json, entry.digest)
 
     @property
     def answers(self) -> AnswerDictionary:
         """The answers that ``targets`` are labels of."""
         entry = self.meta.answer_schemes[self.scheme]
-        return cast(
-            AnswerDictionary, self._json(entry.file, AnswerDictionary.from_json, entry.digest)
-        )
-
-    def _question_split(self, split: str) -> str:
-        if split not in self.meta.question_splits:
-            close = difflib.get_close_matches(split, self.meta.question_splits, 1)
-            way = (
-                f"did you mean {close[0]}?"
-                if close
-                else f"add it: trar-data prepare --split {split}"
-            )
-            raise StoreError(
-                f"{self.path}: no question split {split!r}; it has "
-                f"{', '.join(self.meta.question_splits)}; {way}"
-            )
-        return split
-
-    def _need_answers(self, split: str) -> None:
-        if not self.meta.question_splits[self._question_split(split)].answered:
-            raise StoreError(f"{self.path}: the questions of split {split!r} have no answers")
-
-    def _table(self, name: str, kind: type[Columns]) -> Columns:
-        if name not in self._kept:
-            try:
-                self._kept[name] = kind.from_columns(self._backend.read_table(name))
-            except KeyError as missing:
-                raise StoreError(f"{self.path}: table {name} has no column {missing}") from None
-        return cast(Columns, self._kept[name])
-
-    def _json(self, name: str, parse: Any, digest: str) -> Any:
-        if name not in self._kept:
-            try:
-                data = msgspec.json.decode((self.path / name).read_bytes())
-                parsed = parse(data, where=str(self.path / name))
-            except (msgspec.DecodeError, UnicodeDecodeError) as error:
-                raise StoreError(
-                    f"{self.path / name}: not readable as JSON ({error}); {way_out(self.path)}"
-                ) from None
-            if parsed.digest != digest:
-                raise StoreError(
-                    f"{self.path / name}: its digest is {parsed.digest[:12]}…, store.json says "
-                    f"{digest[:12]}…: not the file of this store; {way_out(self.path)}"
-                )
-            self._kept[name] = parsed
-        return self._kept[name]
-
-    def _check_sizes(self) -> dict[str, str]:
-        """Refuse files that are not of the size that ``store.json`` states, but for the features of
-        image splits that another tool has laid out in its own way: returns these, and how."""
-        found = place_of(self.path).sizes() if is_remote(self.path) else None
-        places = ChunkPlaces(self.path, self.meta, self._backend)
-        layouts: dict[str, str | None] = {}
-        for name, entry in self.meta.files.items():
-            if name == view_file(self.meta.dataset):
-                continue  # never read here, and new before store.json is when a split is added
-            size_bytes = found.get(name) if found is not None else _size(self.path / name)
-            if size_bytes == entry.bytes:
-                continue
-            split = split_of(self.meta, name)
-            if split is not None and split not in layouts:
-                layouts[split] = other_layout(places, split)
-            if split is not None and layouts[split] is not None:
-                continue
-            if size_bytes is None:
-                raise StoreError(
-                    f"{self.path / name}: missing; the store cannot be read without it (a Zarr "
-                    f"reader would show zeros); {way_out(self.path)}"
-                )
-            raise StoreError(
-                f"{self.path / name}: {size_bytes} bytes, expected {entry.bytes}: cut short or "
-                f"overwritten; {way_out(self.path)}"
-            )
-        return {split: why for split, why in layouts.items() if why is not None}
-
-
-def _size(path: Path) -> int | None:
-    try:
-        return path.stat().st_size
-    except FileNotFoundError:
-        return None
+        return self._questions.dictionary(entry.file, AnswerDictionary.from_json, entry.digest)

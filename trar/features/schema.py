@@ -176,6 +176,11 @@ class StoreMeta(
         """Tokens of the longest question of any split."""
         return max(split.longest_question for split in self.question_splits.values())
 
+    def weight_one(self, split: str) -> bool:
+        """Whether every annotated answer to a split's questions has target 1."""
+        made = self.provenance.get("splits", {}).get(split, {})
+        return bool(made.get("answer_weight") == "one")
+
 
 def view_file(dataset: str) -> str:
     """The file of an HDF5 store that shows all of it to other tools."""

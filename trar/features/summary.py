@@ -93,7 +93,7 @@ def _provenance(meta: StoreMeta) -> list[tuple[str, str]]:
     for split, made in meta.provenance.get("splits", {}).items():
         files = [f"{name} {entry['sha256'][:12]}" for name, entry in made["files"].items()]
         limit = f"; the first {made['limit']} images" if made.get("limit") else ""
-        weight = "; answers weigh 1" if made.get("answer_weight") == "one" else ""
+        weight = "; answers weigh 1" if meta.weight_one(split) else ""
         rows.append((f"made from {split}", ", ".join(files) + limit + weight))
     return rows
 

@@ -13,9 +13,10 @@ import numpy as np
 from trar.errors import StoreError
 from trar.features.containers import open_backend
 from trar.features.schema import LOG_FILE, StoreMeta
-from trar.features.writer import Receipt
+from trar.features.shard_writer import Receipt
 from trar.fileio import disk_errors, sha256_file, sha256_json
-from trar.pipeline.plan import ImagePlan, Plan
+from trar.pipeline.image_plan import ImagePlan
+from trar.pipeline.plan import Plan
 
 
 @dataclass(frozen=True)
@@ -152,8 +153,7 @@ def _provenance(plan: Plan, split: str) -> dict[str, Any]:
         stat = path.stat()
         digest = _file_digest(path, stat.st_size, stat.st_mtime_ns)
         files[name] = {"bytes": stat.st_size, "sha256": digest}
-    weighted = plan.source.source_of(split) == "vg" and plan.config.vg_answer_weight == "one"
-    weight = {"answer_weight": "one"} if weighted else {}
+    weight = {"answer_weight": "one"} if plan.weight_one(plan.source.source_of(split)) else {}
     return {"files": files, "limit": plan.config.limit, **weight}
 
 

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from trar.errors import RawDataError, StoreError
+from trar.features.problem import Problem
+from trar.features.progress import Progress
 from trar.features.reader import FeatureStore
-from trar.features.verify import Problem
 from trar.pipeline.config import PrepareConfig
 from trar.pipeline.readers.image import Form, Images
 from trar.pipeline.sources import open_source
 from trar.pipeline.transforms import prepare_image
-
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)

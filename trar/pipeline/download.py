@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,12 +17,11 @@ import urllib3
 
 import trar
 from trar.errors import RawDataError
+from trar.features.progress import Progress
 from trar.fileio import need_space
 from trar.pipeline.manifest import Archive
 from trar.pipeline.partial_file import Note, PartialFile
 from trar.pipeline.published import Proof, check_published
-
-Progress = Callable[[str, int, int], None]
 
 _BLOCK = 1 << 16  # what a broken connection may cost
 _PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})  # statuses that a second try may change

@@ -11,12 +11,11 @@ from typing import Any
 import numpy as np
 
 from trar.errors import RawDataError, TrarError
-from trar.features.writer import PreparedImage, Receipt, ShardPlace, write_image_shard
+from trar.features.progress import Progress
+from trar.features.shard_writer import PreparedImage, Receipt, ShardPlace, write_image_shard
 from trar.pipeline.cluster import cluster_at, local_workers
 from trar.pipeline.readers.image import Form, Images
 from trar.pipeline.transforms import prepare_image
-
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from trar.pipeline.changes import Changes, find_changes
 from trar.pipeline.config import PrepareConfig
 from trar.pipeline.engine import ShardTask
 from trar.pipeline.plan import Plan, make_plan
-from trar.pipeline.run import needed_bytes, shard_work
+from trar.pipeline.shard_work import needed_bytes, shard_work
 from trar.pipeline.transforms import prepare_image
 
 _TIMED_IMAGES = 24

@@ -6,20 +6,20 @@ that is not is named. Archives of questions and annotations are unpacked, others
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 from urllib.parse import quote
 
 from trar.errors import RawDataError
+from trar.features.progress import Progress
 from trar.fileio import disk_errors, need_space
 from trar.pipeline.download import PATIENT, Patience, download
 from trar.pipeline.manifest import Archive, DatasetFiles, RawFile, dataset_files
 from trar.pipeline.published import check_published
 from trar.pipeline.zip_archive import same_as_member, unpack_members
 
-Progress = Callable[[str, int, int], None]
 Status = Literal["fetched", "already there", "by hand", "failed"]
 
 

@@ -8,8 +8,11 @@ from typing import TypeAlias
 import numpy as np
 
 from trar.errors import RawDataError
-from trar.features.writer import Receipt
-from trar.pipeline.plan import ImagePlan, Plan, QuestionPlan
+from trar.features.shard_writer import Receipt
+from trar.pipeline.changes import Changes
+from trar.pipeline.image_plan import ImagePlan
+from trar.pipeline.plan import Plan
+from trar.pipeline.question_plan import QuestionPlan
 
 Skipped: TypeAlias = dict[str, dict[int, str]]
 """By image split: image id -> why it was left out."""
@@ -57,6 +60,12 @@ def without_images(
     if not keep.any():
         raise RawDataError(f"split {questions.split!r}: all its images were left out")
     return questions.take(np.flatnonzero(keep))
+
+
+def skipped_before(plan: Plan, changes: Changes) -> StoredSkipped:
+    """What earlier prepares left out of image splits that stay as they are."""
+    every = plan.existing.provenance.get("skipped", {}) if plan.existing else {}
+    return {name: one for name, one in every.items() if name not in changes.remade_images}
 
 
 def skip_warnings(plan: Plan, skipped: Skipped) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -10,95 +10,23 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from trar.errors import ConfigError, RawDataError, StoreError
+from trar.errors import ConfigError, StoreError
 from trar.features.containers import open_backend, refuse_compression
+from trar.features.progress import Progress
 from trar.features.reader import SCHEME
 from trar.features.remake import remake_folder
 from trar.features.schema import STORE_FILE, Container, FeatureSpec, StoreMeta, read_meta
-from trar.features.writer import ShardPlace
+from trar.features.shard_writer import ShardPlace
 from trar.pipeline.config import PrepareConfig
 from trar.pipeline.dictionaries import Dictionaries, find_added
+from trar.pipeline.image_plan import ImagePart, ImagePlan
+from trar.pipeline.question_plan import QuestionPlan, about_images, join_questions
 from trar.pipeline.readers.image import Form, Images
 from trar.pipeline.sources import Questions, Source, open_source
-from trar.pipeline.spec import Progress, find_features, flat_offsets
+from trar.pipeline.spec import find_features, flat_offsets
 from trar.pipeline.vocabulary import Answers, build_answers, load_answers
 
 _SHARD_IMAGES, _SHARD_BYTES = 1024, 256 << 20
-
-
-@dataclass(frozen=True)
-class ImagePart:
-    """One shard's images; ``skip_rows`` and ``flat_rows`` as in ``writer.ShardPlace``."""
-
-    shard: int
-    images: Images
-    skip_rows: int = 0
-    flat_rows: int = 0
-
-
-@dataclass(frozen=True)
-class ImagePlan:
-    """One image split to write: its images in row order, cut into shards of ``shard_images``
-    chunks; ``offsets`` (images + 1,) where images are ragged."""
-
-    split: str
-    images: Images
-    shard_images: int
-    offsets: NDArray[np.int64] | None = None
-
-    def parts(self, spec: FeatureSpec) -> list[ImagePart]:
-        """What each shard is made of."""
-        if self.offsets is not None:
-            return _ragged_parts(self.images, self.offsets, self.shard_images * spec.chunk_rows)
-        starts = range(0, len(self.images), self.shard_images)
-        return [
-            ImagePart(
-                shard, self.images.part(start, min(len(self.images), start + self.shard_images))
-            )
-            for shard, start in enumerate(starts)
-        ]
-
-
-def _ragged_parts(images: Images, offsets: NDArray[np.int64], shard_rows: int) -> list[ImagePart]:
-    """Shards of equal numbers of regions; an image across a border belongs to both sides.
-
-    An image begins in the shard of its first region; one without regions, in that of the next.
-    """
-    total = int(offsets[-1])
-    shards = max(1, -(-total // shard_rows))
-    begins = np.minimum(offsets[:-1] // shard_rows, shards - 1)
-    parts = []
-    for shard in range(shards):
-        first_row, last_row = shard * shard_rows, min(total, (shard + 1) * shard_rows)
-        start, stop = np.searchsorted(begins, [shard, shard + 1]).tolist()
-        if offsets[start] > first_row:  # the shard opens with the rest of an earlier image
-            start = int(np.searchsorted(offsets, first_row, "right")) - 1
-        stop = max(stop, start + 1)
-        skip = max(0, first_row - int(offsets[start]))
-        parts.append(ImagePart(shard, images.part(start, stop), skip, last_row - first_row))
-    return parts
-
-
-@dataclass(frozen=True)
-class QuestionPlan:
-    """One question split to write, joined: question i is about row ``image_row[i]`` of image
-    split number ``image_split[i]`` of ``image_splits``."""
-
-    split: str
-    questions: Questions
-    image_splits: list[str]
-    image_split: NDArray[np.uint8]
-    image_row: NDArray[np.int32]
-
-    def take(self, rows: NDArray[np.int64]) -> QuestionPlan:
-        """Only these questions."""
-        return QuestionPlan(
-            self.split,
-            self.questions.take(rows.tolist()),
-            self.image_splits,
-            self.image_split[rows],
-            self.image_row[rows],
-        )
 
 
 @dataclass(frozen=True)
@@ -136,6 +64,10 @@ class Plan:
     def to_add(self) -> Dictionaries:
         """What a finished store gets beside what it has, for all of its splits."""
         return self.added.missing_from(self.existing) if self.existing else Dictionaries()
+
+    def weight_one(self, source: str) -> bool:
+        """Whether every annotated answer to this source's questions has target 1."""
+        return source == "vg" and self.config.vg_answer_weight == "one"
 
     def place(self, split: str, part: ImagePart) -> ShardPlace:
         """Where a shard goes."""
@@ -283,53 +215,3 @@ def parse_splits(text: str, known: Sequence[str], present: Sequence[str]) -> lis
     if len(set(splits)) != len(splits):
         raise ConfigError(f"--split {text}: a split is named twice")
     return splits
-
-
-def about_images(questions: Questions, images: Sequence[Images]) -> Questions:
-    """The questions about these images."""
-    wanted = np.concatenate([one.ids for one in images])
-    kept = np.flatnonzero(np.isin(np.asarray(questions.image_ids, np.int64), wanted))
-    return questions.take(kept.tolist())
-
-
-def join_questions(
-    config: PrepareConfig,
-    split: str,
-    questions: Questions,
-    names: list[str],
-    images: Mapping[str, Images],
-    left_out: dict[str, list[int]],
-) -> QuestionPlan:
-    """Find the row of each question's image in the image splits ``names``; ``left_out`` takes the
-    ids, by image split, that are not there where images may be skipped.
-
-    Raises:
-        RawDataError: questions have no image and may not be left out, or none is left.
-    """
-    wanted = np.asarray(questions.image_ids, np.int64)
-    image_split = np.zeros(len(wanted), np.uint8)
-    image_row = np.full(len(wanted), -1, np.int32)
-    for number, name in enumerate(names):
-        ids = images[name].ids
-        row = np.searchsorted(ids, wanted)
-        found = (row < len(ids)) & (ids[np.minimum(row, len(ids) - 1)] == wanted)
-        image_split[found], image_row[found] = number, row[found]
-    plan = QuestionPlan(split, questions, names, image_split, image_row)
-    missing = np.flatnonzero(image_row < 0)
-    if len(missing):
-        first = int(missing[0])
-        absent = np.unique(wanted[missing])
-        if config.on_bad_image == "error":
-            raise RawDataError(
-                f"{len(missing)} of {len(wanted)} questions of split {split!r} have no image: "
-                f"features of {len(absent)} images are missing from {' and '.join(names)} "
-                f"({sum(len(images[name]) for name in names)} feature files found). The first is "
-                f"question {questions.ids[first]} about image {wanted[first]}. Complete the "
-                "feature folder (half-unpacked archive?), prepare a part of it with --limit, or "
-                "leave these questions out with --on-bad-image skip"
-            )
-        left_out.setdefault(names[0], []).extend(absent.tolist())
-        plan = plan.take(np.flatnonzero(image_row >= 0))
-    if not len(plan.questions):
-        raise RawDataError(f"split {split!r} has no questions about these images")
-    return plan

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from trar.errors import RawDataError
+from trar.features.progress import Progress
 from trar.fileio import disk_errors
 from trar.pipeline.manifest import Archive
 from trar.pipeline.zip_archive import prove_zip
-
-Progress = Callable[[str, int, int], None]
 
 _BLOCK = 1 << 20
 _GZIP = b"\x1f\x8b"

@@ -19,13 +19,8 @@ from numpy.typing import NDArray
 from trar.errors import RawDataError
 from trar.pipeline.manifest import RawFile
 from trar.pipeline.readers.clevr_json import read_clevr
-from trar.pipeline.readers.json_file import (
-    Id,
-    check_rows,
-    decode_json,
-    iterate_rows,
-    read_json_bytes,
-)
+from trar.pipeline.readers.json_file import read_json_bytes
+from trar.pipeline.readers.json_records import Id, check_rows, decode_json, iterate_rows
 from trar.pipeline.readers.lxmert_json import read_lxmert
 from trar.pipeline.readers.vqa_json import read_questions
 

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trar.errors import ConfigError, RawDataError, TrarError
+from trar.features.progress import Progress
 from trar.fileio import disk_errors
 from trar.pipeline.manifest import Archive, DatasetFiles, RawFile, dataset_files
 from trar.pipeline.published import check_form, check_published
@@ -31,7 +32,6 @@ from trar.pipeline.raw_records import (
     join_remarks,
 )
 
-Progress = Callable[[str, int, int], None]
 ImageIds = Callable[[str], NDArray[np.int64]]
 
 _SHOWN = 5  # offenders that a message names

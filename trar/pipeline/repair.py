@@ -20,6 +20,7 @@ from pydantic import ValidationError
 from trar.errors import ConfigError, RawDataError, StoreError
 from trar.features.answers import AnswerDictionary
 from trar.features.place import place_of
+from trar.features.progress import Progress
 from trar.features.reader import SCHEME, TOKENIZER, WORD_PIECES
 from trar.features.schema import STORE_FILE, WORK_FOLDER, StoreMeta, read_meta
 from trar.features.text import Vocabulary
@@ -28,7 +29,6 @@ from trar.features.writer import StoreWriter
 from trar.fileio import need_space, write_json
 from trar.pipeline.config import PrepareConfig
 from trar.pipeline.dictionaries import Dictionaries, find_lxmert_answers
-from trar.pipeline.engine import Progress
 from trar.pipeline.repair_images import ImageRepair
 from trar.pipeline.repair_questions import Tables, changed_files, remake_questions
 from trar.pipeline.repair_rows import RowsRepair

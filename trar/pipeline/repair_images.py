@@ -13,12 +13,13 @@ import numpy as np
 
 from trar.errors import DiskError, RawDataError, TrarError
 from trar.features.chunk_table import table_file, write_chunk_table
+from trar.features.progress import Progress
 from trar.features.row_reader import RowReader
-from trar.features.writer import ShardPlace, finished_shard
+from trar.features.shard_writer import ShardPlace, finished_shard
 from trar.fileio import sha256_json
 from trar.pipeline.chosen_images import ChosenImages
-from trar.pipeline.engine import Progress, ShardTask, write_shard, write_shards
-from trar.pipeline.plan import ImagePart, ImagePlan
+from trar.pipeline.engine import ShardTask, write_shard, write_shards
+from trar.pipeline.image_plan import ImagePart, ImagePlan
 from trar.pipeline.repair_rows import Rows, RowsRepair
 from trar.pipeline.replacement import Replacement, is_of
 from trar.pipeline.transforms import prepare_image

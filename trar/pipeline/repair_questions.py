@@ -17,7 +17,7 @@ from trar.fileio import sha256_file
 from trar.pipeline.chosen_images import ChosenImages
 from trar.pipeline.config import PrepareConfig
 from trar.pipeline.dictionaries import Dictionaries
-from trar.pipeline.plan import QuestionPlan, about_images, join_questions
+from trar.pipeline.question_plan import QuestionPlan, about_images, join_questions
 from trar.pipeline.repair_rows import Rows
 from trar.pipeline.sources import Source
 from trar.pipeline.tables import write_questions
@@ -56,7 +56,7 @@ def remake_questions(
         _without_left_out(joined, images),
         tables.dictionaries,
         source.source_of(split),
-        weight_one=made.get("answer_weight") == "one",
+        weight_one=meta.weight_one(split),
     )
 
 

@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from trar.errors import RawDataError, StoreError, TrarError
 from trar.features.backend import Backend
 from trar.features.containers import open_backend
+from trar.features.progress import Progress
 from trar.features.questions import NameTable, Texts
 from trar.pipeline.chosen_images import ChosenImages
 from trar.pipeline.config import PrepareConfig
-from trar.pipeline.engine import Progress
 from trar.pipeline.readers.image import Form, Images
 from trar.pipeline.replacement import Replacement
 from trar.pipeline.sources import Source

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import msgspec
@@ -10,13 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trar.errors import ConfigError, RawDataError, StoreError
+from trar.features.progress import Progress
 from trar.features.schema import Compression, FeatureSpec, StoreMeta
 from trar.pipeline.config import PrepareConfig
 from trar.pipeline.readers.arrays import orient_regions
 from trar.pipeline.readers.image import Form, Images, RawImage
 from trar.pipeline.transforms import fits_grid, orient_grid
-
-Progress = Callable[[str, int, int], None]
 
 _SAMPLED = 32  # images whose number of regions decides between fixed and ragged
 _USUAL_REGIONS = (36, 100)  # square numbers that published region features have

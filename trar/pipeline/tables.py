@@ -18,7 +18,7 @@ from trar.features.reader import SCHEME, TOKENIZER, FeatureStore
 from trar.features.schema import QuestionSplit
 from trar.features.writer import StoreWriter
 from trar.pipeline.dictionaries import Dictionaries
-from trar.pipeline.plan import QuestionPlan
+from trar.pipeline.question_plan import QuestionPlan
 from trar.pipeline.sources import Questions
 
 

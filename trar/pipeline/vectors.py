@@ -24,13 +24,8 @@ from numpy.typing import NDArray
 
 from trar.errors import RawDataError
 from trar.features.text import Vocabulary
-from trar.pipeline.readers.glove_text import (
-    TextFile,
-    TextVectors,
-    find_text,
-    read_text_vectors,
-    text_name,
-)
+from trar.pipeline.readers.glove_text import TextVectors, read_text_vectors
+from trar.pipeline.readers.packed_text import TextFile, find_text, text_name
 from trar.pipeline.readers.spacy_tokenizer import Tokenizer, blank_tokenizer, saved_tokenizer
 from trar.pipeline.readers.spacy_vectors import (
     WITH_VECTORS,

@@ -11,15 +11,14 @@ import lzma
 import struct
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 from trar.errors import RawDataError
+from trar.features.progress import Progress
 from trar.fileio import atomic_write, disk_errors, human_bytes, need_space
-
-Progress = Callable[[str, int, int], None]
 
 _BLOCK = 1 << 20
 _MEMBER = b"PK\x03\x04"  # what a zip begins with

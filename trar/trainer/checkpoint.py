@@ -10,7 +10,7 @@ crc32c per tensor, since safetensors itself notices no flipped bit.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,11 +21,10 @@ from torch import Tensor, nn
 from trar.errors import CheckpointError, StoreError, TrarError
 from trar.features.answers import AnswerDictionary
 from trar.features.reader import FeatureStore
-from trar.features.schema import StoreMeta
 from trar.features.text import Vocabulary
 from trar.features.word_pieces import vocabulary_from_json
 from trar.trainer.config import TrainConfig, config_from, split_names
-from trar.trainer.model_sizes import FeatureSizes, check_readable, feature_sizes, model_config
+from trar.trainer.model_sizes import FeatureSizes, model_config
 from trar.trainer.models import build_model
 from trar.trainer.optim import counters, moments, restore
 from trar.trainer.run_folder import newest_checkpoint
@@ -138,62 +137,6 @@ class Checkpoint:
         """
         return store.using(self.config.data.tokenizer, self.config.data.targets)
 
-    def check_store(self, store: FeatureStore, *, same_store: bool = False) -> str | None:
-        """Refuse a store whose questions or images mean something else to this model.
-
-        Returns a remark where the store has other contents but the same vocabulary, answers and
-        feature sizes, which is fine for evaluation; ``same_store`` refuses that too.
-
-        Raises:
-            CheckpointError: what differs, and which store to use.
-        """
-        meta = self.view_of(store).meta
-        self._check_vocabulary(store.path, meta)
-        answers = meta.answer_schemes[self.config.data.targets]
-        if answers.digest != self.answers.digest:
-            raise CheckpointError(
-                f"{self.path}: the checkpoint has {len(self.answers):,} answers (digest "
-                f"{self.answers.digest[:8]}…), {store.path} has {answers.answers:,} "
-                f"({answers.digest[:8]}…, made from {_made_from(answers.made_from)}): its labels "
-                "mean other answers; prepare the store with the checkpoint's answers "
-                "(--answers FILE), or use the store it was trained on"
-            )
-        check_readable(self.config.model.system, store)
-        found = feature_sizes(store)
-        if self.features != found:
-            raise CheckpointError(
-                f"{self.path}: the checkpoint reads {self.features.describe()}, {store.path} has "
-                f"{found.describe()}; use a store of the same features"
-            )
-        if meta.fingerprint == self.store_fingerprint:
-            return None
-        remark = (
-            f"{store.path} (fingerprint {meta.fingerprint[:8]}…) is not the store that "
-            f"{self.path.name} was trained on ({self.store_fingerprint[:8]}…)"
-        )
-        if same_store:
-            raise CheckpointError(
-                f"{remark}: going on would train on other data than the run began with; "
-                "use the store it began with, or start a new run"
-            )
-        return f"{remark}; vocabulary, answers and feature sizes are the same"
-
-    def _check_vocabulary(self, folder: Path, meta: StoreMeta) -> None:
-        entry = meta.vocabularies[self.config.data.tokenizer]
-        if entry.digest == self.vocabulary.digest:
-            return
-        trained, present = set(self.vocabulary.sources), set(entry.made_from)
-        without = f": the store was made without {', '.join(sorted(trained - present))}"
-        raise CheckpointError(
-            f"{self.path}: the checkpoint's vocabulary has {len(self.vocabulary):,} tokens (digest "
-            f"{self.vocabulary.digest[:8]}…), {folder} has {entry.tokens:,} ({entry.digest[:8]}…)"
-            f"{without if trained - present else ''}; the checkpoint's is made from "
-            f"{_made_from(self.vocabulary.sources)}, the store's from "
-            f"{_made_from(entry.made_from)}; "
-            "prepare the store with the checkpoint's question files, or use the store it was "
-            "trained on"
-        )
-
 
 def save_checkpoint(
     checkpoint: Checkpoint,
@@ -257,7 +200,9 @@ def load_checkpoint(path: Path | str) -> Checkpoint:
     if path.is_dir():
         newest = newest_checkpoint(path)
         if newest is None:
-            raise CheckpointError(f"{path}: no checkpoint-*.safetensors in this folder")
+            raise CheckpointError(
+                f"{path}: no checkpoint-*.safetensors in this folder; give a run's folder"
+            )
         path = newest
     metadata = read_metadata(path)
     version = metadata.get("trar_checkpoint")
@@ -298,11 +243,3 @@ def load_checkpoint(path: Path | str) -> Checkpoint:
         raise CheckpointError(
             f"{path}: its description is damaged ({error}); use another checkpoint of the run"
         ) from None
-
-
-def _made_from(sources: Any) -> str:
-    if isinstance(sources, Mapping):
-        return (
-            ", ".join(f"{name} ({count:,})" for name, count in sources.items()) or "unknown files"
-        )
-    return ", ".join(sources) or "unknown files"

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from trar.errors import RawDataError
+from trar.pipeline.readers.archive_bytes import Archive
 from trar.pipeline.readers.feature_files import (
     FeatureFiles,
     Identify,
@@ -16,7 +17,7 @@ from trar.pipeline.readers.feature_files import (
     select_images,
 )
 from trar.pipeline.readers.image_file import looks_like
-from trar.pipeline.readers.raw_file import Archive, RawFile, member_name
+from trar.pipeline.readers.raw_file import RawFile, member_name
 from trar.pipeline.readers.tar_members import (
     BLOCK,
     is_tar_header,

@@ -39,20 +39,11 @@ _WIDTH = 2048  # f of every published region feature
 _LARGEST_SIDE = 1 << 20  # pixels
 
 
-def read_array_image(file: RawFile, form: Form) -> RawImage:
-    """The image in a ``.npy`` or ``.npz``; regions as (n, f).
+def array_image(data: bytes, form: Form, where: str) -> RawImage:
+    """The image in the bytes of a ``.npy`` or ``.npz``; regions as (n, f).
 
     Raises:
         RawDataError: damaged, an object array, or no array that can be an image in this form.
-    """
-    return array_image(file.read(), form, file.name)
-
-
-def array_image(data: bytes, form: Form, where: str) -> RawImage:
-    """The image in the bytes of a ``.npy`` or ``.npz``.
-
-    Raises:
-        RawDataError: as ``read_array_image``.
     """
     if data.startswith(NPY_MAGIC):
         header = read_header(data, len(data), where)
@@ -93,7 +84,7 @@ def count_regions(file: RawFile, form: Form) -> int:
     """n of the image in a ``.npy`` or ``.npz``, by its headers alone.
 
     Raises:
-        RawDataError: as ``read_array_image``, as far as headers tell.
+        RawDataError: as ``array_image``, as far as headers tell.
     """
     boxes: int | None = None
     with file.open() as stream:

@@ -15,16 +15,8 @@ from typing import Annotated
 import msgspec
 
 from trar.errors import RawDataError
-from trar.pipeline.readers.json_file import (
-    INT64,
-    Id,
-    check_rows,
-    decode_json,
-    excerpt,
-    in_memory,
-    iterate_rows,
-    read_json_bytes,
-)
+from trar.pipeline.readers.json_file import excerpt, in_memory, read_json_bytes
+from trar.pipeline.readers.json_records import INT64, Id, check_rows, decode_json, iterate_rows
 from trar.pipeline.sources.base import Questions
 
 _Index = Annotated[int, msgspec.Meta(ge=0, le=INT64[1])]

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from trar.errors import RawDataError
 from trar.pipeline.readers.image import Form, RawImage
 from trar.pipeline.readers.image_file import count_regions, read_image
-from trar.pipeline.readers.raw_file import PlainFile, RawFile, reading
+from trar.pipeline.readers.raw_file import PlainFile, RawFile
+from trar.pipeline.readers.regular_file import reading
 
 Identify = Callable[[str], tuple[str | None, int] | None]
 """(split that a file's name states or None, image id) of a name; None for a foreign file."""

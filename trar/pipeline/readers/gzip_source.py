@@ -10,7 +10,7 @@ import zlib
 from dataclasses import dataclass
 
 from trar.errors import RawDataError
-from trar.pipeline.readers.raw_file import Archive
+from trar.pipeline.readers.archive_bytes import Archive
 
 _BLOCK = 1 << 20
 _SAMPLE = 4 << 20

@@ -26,8 +26,8 @@ from pathlib import Path
 from indexed_gzip import IndexedGzipFile
 
 from trar.errors import DiskError, RawDataError
+from trar.pipeline.readers.archive_bytes import Archive
 from trar.pipeline.readers.gzip_source import GzipSource
-from trar.pipeline.readers.raw_file import Archive
 
 _SPACING = 1 << 20  # the least: closer points save no time worth their memory
 _POINTS = 4096

@@ -19,11 +19,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trar.errors import RawDataError
+from trar.pipeline.readers.archive_bytes import Archive
 from trar.pipeline.readers.hdf5_layout import Dataset, read_layout
 from trar.pipeline.readers.hdf5_rows import StoredRows
 from trar.pipeline.readers.id_table import SUFFIXES, read_id_table
 from trar.pipeline.readers.image import Form, RawImage
-from trar.pipeline.readers.raw_file import Archive, reading
+from trar.pipeline.readers.regular_file import reading
 
 _KNOWN = (
     "features (N, f, g, g) as clevr-iep makes it; image_features (N, k, f) with image_bb "

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from trar.errors import RawDataError
 from trar.fileio import disk_errors
-from trar.pipeline.readers.raw_file import Archive
+from trar.pipeline.readers.archive_bytes import Archive
 
 TIMEOUT_S = 120
 _PROBE = Path(__file__).with_name("hdf5_probe.py")

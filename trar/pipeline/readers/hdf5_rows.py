@@ -20,8 +20,10 @@ from numpy.typing import NDArray
 
 from trar.errors import RawDataError
 from trar.fileio import human_bytes
+from trar.pipeline.readers.archive_bytes import Archive
 from trar.pipeline.readers.hdf5_layout import Dataset
-from trar.pipeline.readers.raw_file import MAX_IMAGE_BYTES, Archive, cut_short
+from trar.pipeline.readers.raw_file import MAX_IMAGE_BYTES
+from trar.pipeline.readers.regular_file import cut_short
 
 _DEFLATE, _SHUFFLE, _FLETCHER32 = 1, 2, 3
 _CHECKSUM_BYTES = 4

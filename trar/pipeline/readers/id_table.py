@@ -18,7 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trar.errors import RawDataError
-from trar.pipeline.readers.raw_file import PlainFile, reading
+from trar.pipeline.readers.raw_file import PlainFile
+from trar.pipeline.readers.regular_file import reading
 
 SUFFIXES = (".json", ".pkl")
 MAX_TABLE_BYTES = 32 << 20

@@ -1,8 +1,4 @@
-"""JSON out of files and official zips: bounded, row by row, every fault one line.
-
-A file of questions is one JSON value with a long list in it. The list is kept as raw records
-(``msgspec.Raw``, views into the file's bytes), and ``iterate_rows`` decodes them one at a time.
-"""
+"""The bytes of JSON out of files and official zips: bounded, every fault one line."""
 
 from __future__ import annotations
 
@@ -12,9 +8,9 @@ import functools
 import struct
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Concatenate, ParamSpec, TypeVar
+from typing import Concatenate, ParamSpec, TypeVar
 
 import msgspec
 
@@ -25,16 +21,7 @@ Value = TypeVar("Value")
 Rest = ParamSpec("Rest")
 
 MAX_JSON_BYTES = 4 << 30
-MAX_TYPES = 1 << 16  # a store numbers the types of a split in 16 bits
 MAX_INFLATION = 1200  # inflated bytes to one compressed byte; deflate itself ends at 1032
-INT64 = (-(1 << 63), (1 << 63) - 1)
-
-_DIGITS = r"^[0-9]{1,18}\Z"
-Id = (
-    Annotated[int, msgspec.Meta(ge=INT64[0], le=INT64[1])]
-    | Annotated[str, msgspec.Meta(pattern=_DIGITS)]
-)
-"""An id as files write it: an int64, or (some mirrors) its decimal digits. ``int`` takes both."""
 
 _BOM = b"\xef\xbb\xbf"
 _COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
@@ -151,103 +138,12 @@ def _reads_zip(kind: str, expected: str) -> bool:
     return kind == "a zip archive" and expected == "JSON"
 
 
-@in_memory
-def decode_json(path: Path, data: bytes, kind: type[Value], holds: str) -> Value:
-    """Decode a whole file; ``holds`` says in messages what it should be a file of.
-
-    Raises:
-        RawDataError: not valid JSON, nested without end, or of another shape.
-    """
-    try:
-        return msgspec.json.decode(data, type=kind)
-    except msgspec.ValidationError as error:
-        raise RawDataError(
-            f"{path}: not a file of {holds} ({error}); {_describe(data)}. "
-            "Is it another file under this name?"
-        ) from None
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        where = data.find(b"\0")
-        nul = f"a NUL byte at {where} (an interrupted copy?); " if where >= 0 else ""
-        raise RawDataError(
-            f"{path}: not valid JSON ({error}); {nul}{len(data)} bytes: cut short or damaged; "
-            "download or unpack it again"
-        ) from None
-    except RecursionError:
-        raise RawDataError(
-            f"{path}: not a file of {holds}: lists or objects nested too deeply; "
-            "is it another file under this name?"
-        ) from None
-
-
-def iterate_rows(
-    path: Path, raw: Sequence[msgspec.Raw], kind: type[Value], start: int = 0
-) -> Iterator[Value]:
-    """Decode records one by one, numbered from ``start`` in messages.
-
-    Raises:
-        RawDataError: naming the record that is not a ``kind``, and showing its beginning.
-    """
-    decoder = msgspec.json.Decoder(kind)
-    for number, row in enumerate(raw, start):
-        try:
-            value = decoder.decode(row)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise RawDataError(
-                f"{path}: record {number}: {_reason(error)}: {excerpt(row)}"
-            ) from None
-        yield value
-
-
-def check_rows(path: Path, ids: Sequence[int], types: Sequence[str] = ()) -> None:
-    """Refuse a file without questions, an id that occurs twice, and types without end.
-
-    Raises:
-        RawDataError: with the first such id and the number of repeats.
-    """
-    if not ids:
-        raise RawDataError(f"{path}: its list of questions is empty; download it again")
-    if len(set(types)) > MAX_TYPES:
-        raise RawDataError(
-            f"{path}: {len(set(types))} different question types, at most {MAX_TYPES} can be kept"
-        )
-    repeats = len(ids) - len(set(ids))
-    if repeats:
-        seen: set[int] = set()
-        twice = next(one for one in ids if one in seen or seen.add(one))  # type: ignore[func-returns-value]
-        raise RawDataError(
-            f"{path}: question id {twice} occurs twice ({repeats} repeats in all); ids must be "
-            "unique in a file: remove the repeats"
-        )
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, UnicodeDecodeError):
-        return f"not UTF-8 ({error})"
-    text = str(error).replace(f"`str` matching regex {_DIGITS!r}", "`int`, got `str`")
-    return text.replace("`int | str`", "`int`")
-
-
 def excerpt(data: bytes | msgspec.Raw) -> str:
     """The beginning of some bytes as one line of printable text."""
     text = bytes(memoryview(data)[:120]).decode(errors="replace")
     return "".join(
         c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in " ".join(text.split())
     )
-
-
-def _describe(data: bytes) -> str:
-    for kind in (dict[str, msgspec.Raw], list[msgspec.Raw]):
-        try:
-            value = msgspec.json.decode(data, type=kind)
-        except msgspec.ValidationError:
-            continue
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, MemoryError):
-            return "it is not even valid JSON"
-        if isinstance(value, dict):
-            keys = ", ".join(excerpt(key.encode()) for key in sorted(value)[:8])
-            return f"its keys are {keys or 'none'}"
-        return f"it holds a list of {len(value)}"
-    return f"it begins with {excerpt(data)}"
 
 
 def _read_member(path: Path, hint: str) -> bytes:

@@ -18,15 +18,8 @@ import numpy as np
 from trar.errors import RawDataError
 from trar.features.columns import CodedTexts, Codes, Lists, int64s
 from trar.features.questions import GrowingTexts
-from trar.pipeline.readers.json_file import (
-    Id,
-    check_rows,
-    decode_json,
-    excerpt,
-    in_memory,
-    iterate_rows,
-    read_json_bytes,
-)
+from trar.pipeline.readers.json_file import excerpt, in_memory, read_json_bytes
+from trar.pipeline.readers.json_records import Id, check_rows, decode_json, iterate_rows
 from trar.pipeline.sources.base import Questions
 
 _IMAGE = re.compile(r"COCO_(?P<split>[a-z0-9]{1,20})_(?P<id>[0-9]{1,18})(?:\.jpg)?")

@@ -1,31 +1,26 @@
 """Bytes wherever they stand: a file of its own, or a range of an archive that is never unpacked.
 
-A raw file is a small frozen dataclass that can be pickled. It carries no handle: each process
-opens an archive once, keeps it for the next member, and a forked one starts afresh.
+A raw file is a small frozen dataclass that can be pickled. It carries no handle: archives are kept
+open by ``archive_bytes``.
 """
 
 from __future__ import annotations
 
-import contextlib
 import io
 import os
-import stat
-import threading
-from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
 from trar.errors import RawDataError
-from trar.fileio import disk_errors
+from trar.pipeline.readers.archive_bytes import Archive
+from trar.pipeline.readers.regular_file import cut_short, opened, read_fully, reading
 
 MAX_IMAGE_BYTES = 64 << 20
 """What one image may decode to, whatever its file claims."""
 
 _READER_BUFFER = 1 << 16
-_OPEN_ARCHIVES = 8
-_OPEN_FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK  # a named pipe would wait for its writer
 
 
 class RawFile(Protocol):
@@ -85,9 +80,9 @@ class PlainFile:
         return f"{status.st_size} {status.st_mtime_ns}"
 
     def read(self) -> bytes:
-        with reading(self.path), _opened(self.path) as (handle, size):
+        with reading(self.path), opened(self.path) as (handle, size):
             refuse_large(size, self.name)
-            data = _read_fully(handle, 0, size)
+            data = read_fully(handle, 0, size)
         if len(data) != size:
             raise cut_short(self.name, len(data), size)
         return data
@@ -99,47 +94,6 @@ class PlainFile:
     def _status(self) -> os.stat_result:
         with reading(self.path):
             return self.path.stat()
-
-
-@dataclass(frozen=True, slots=True)
-class Archive:
-    """A file that holds others, as it was when its members were listed."""
-
-    path: Path
-    size: int
-    changed_ns: int
-
-    @classmethod
-    def of(cls, path: Path) -> Archive:
-        """The archive as it is now.
-
-        Raises:
-            RawDataError: missing, or no regular file.
-            DiskError: it may not be read.
-        """
-        with reading(path), _opened(path) as (handle, _):
-            status = os.fstat(handle)
-            return cls(path, status.st_size, status.st_mtime_ns)
-
-    def stamp(self, offset: int) -> str:
-        """The stamp of the member at this byte."""
-        return f"{self.size} {self.changed_ns} {offset}"
-
-    def read_at(self, offset: int, count: int) -> bytes:
-        """Up to ``count`` bytes from ``offset``; fewer only where the archive ends.
-
-        Raises:
-            RawDataError: the archive is not what it was when its members were listed.
-        """
-        count = min(count, self.size - offset)
-        if count <= 0:
-            return b""
-        with reading(self.path):
-            handle = _handle_of(self)  # held here, so that no other thread's turn closes it
-            data = _read_fully(handle.number, offset, count)
-        if len(data) != count:
-            raise cut_short(str(self.path), offset + len(data), self.size)
-        return data
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,95 +184,3 @@ def refuse_large(size: int, where: str) -> None:
             f"{where}: {size} bytes, one image may have {MAX_IMAGE_BYTES}: not the features of one "
             "image; give a file for each image"
         )
-
-
-def cut_short(where: str, found: int, expected: int) -> RawDataError:
-    """The error of bytes that end early."""
-    return RawDataError(
-        f"{where}: cut short at {found} bytes, expected {expected}; copy or download it again"
-    )
-
-
-@contextlib.contextmanager
-def reading(path: Path) -> Iterator[None]:
-    """Turn what the operating system says about ``path`` into one line.
-
-    Raises:
-        DiskError: it may not be read, or the disk is at fault.
-        RawDataError: it is missing, or cannot be read for another reason.
-    """
-    try:
-        with disk_errors(path):
-            yield
-    except FileNotFoundError:
-        raise RawDataError(
-            f"{path}: missing: moved or deleted since, or a link that leads nowhere; put it back"
-        ) from None
-    except OSError as error:
-        raise RawDataError(f"{path}: cannot be read ({error}); copy or download it again") from None
-
-
-@contextlib.contextmanager
-def _opened(path: Path) -> Iterator[tuple[int, int]]:
-    """The descriptor of a regular file, and its size."""
-    handle = os.open(path, _OPEN_FLAGS)
-    try:
-        status = os.fstat(handle)
-        if not stat.S_ISREG(status.st_mode):
-            what = "a folder" if stat.S_ISDIR(status.st_mode) else "a pipe or device"
-            raise RawDataError(f"{path}: {what}, expected a file; put the file itself there")
-        yield handle, status.st_size
-    finally:
-        os.close(handle)
-
-
-def _read_fully(handle: int, offset: int, count: int) -> bytes:
-    data = os.pread(handle, count, offset)
-    while data and len(data) < count:  # the system gives at most 2 GiB a call
-        more = os.pread(handle, count - len(data), offset + len(data))
-        if not more:
-            break
-        data += more
-    return data
-
-
-class _Handle:
-    """A file descriptor, closed when the last user lets go."""
-
-    def __init__(self, archive: Archive) -> None:
-        with _opened(archive.path) as (handle, size):
-            if size != archive.size:
-                raise RawDataError(
-                    f"{archive.path}: {size} bytes, it had {archive.size} when this run began; "
-                    "start again once it is no longer written to"
-                )
-            self.number = os.dup(handle)
-
-    def __del__(self) -> None:
-        if hasattr(self, "number"):
-            os.close(self.number)
-
-
-_handles: OrderedDict[Archive, _Handle] = OrderedDict()
-_handles_lock = threading.Lock()
-
-
-def _handle_of(archive: Archive) -> _Handle:
-    with _handles_lock:
-        handle = _handles.get(archive)
-        if handle is None:
-            handle = _handles[archive] = _Handle(archive)
-            if len(_handles) > _OPEN_ARCHIVES:
-                _handles.popitem(last=False)
-        else:
-            _handles.move_to_end(archive)
-        return handle
-
-
-def _start_afresh() -> None:
-    global _handles_lock
-    _handles_lock = threading.Lock()
-    _handles.clear()
-
-
-os.register_at_fork(after_in_child=_start_afresh)

@@ -29,7 +29,8 @@ from numpy.typing import NDArray
 from trar.errors import RawDataError
 from trar.pipeline.readers.id_table import parse_image_name
 from trar.pipeline.readers.image import Form, RawImage
-from trar.pipeline.readers.raw_file import MAX_IMAGE_BYTES, PlainFile, RawFile, reading
+from trar.pipeline.readers.raw_file import MAX_IMAGE_BYTES, PlainFile, RawFile
+from trar.pipeline.readers.regular_file import reading
 from trar.pipeline.readers.zip_members import list_zip
 
 _BLOCK_BYTES = 8 << 20

@@ -19,7 +19,8 @@ import msgspec
 
 from trar.errors import RawDataError
 from trar.fileio import disk_errors, human_bytes
-from trar.pipeline.readers.json_file import INT64, MAX_TYPES, excerpt, in_memory
+from trar.pipeline.readers.json_file import excerpt, in_memory
+from trar.pipeline.readers.json_records import INT64, MAX_TYPES
 from trar.pipeline.readers.table_rows import open_rows
 
 MAX_TABLE_BYTES = 4 << 30

@@ -19,7 +19,7 @@ from trar.errors import RawDataError
 from trar.pipeline.readers.arrays import image_of_array
 from trar.pipeline.readers.grid_map import pool_map
 from trar.pipeline.readers.image import Form, RawImage
-from trar.pipeline.readers.raw_file import RawFile, refuse_large
+from trar.pipeline.readers.raw_file import refuse_large
 from trar.pipeline.readers.zip_members import entry_bytes, list_entries
 
 LEGACY_MAGIC = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19."  # a pickled number
@@ -42,21 +42,12 @@ _MEMO = ("PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE", "STOP")
 _ADVICE = "save each image's tensor by torch.save(features.cpu(), path)"
 
 
-def read_tensor_image(file: RawFile, form: Form) -> RawImage:
-    """The image in a ``.pth``; a detector map is pooled to the form's grid.
+def tensor_image(data: bytes, form: Form, where: str) -> RawImage:
+    """The image in the bytes of a ``.pth``; a detector map is pooled to the form's grid.
 
     Raises:
         RawDataError: damaged, not one plain tensor, or no image in this form.
         ConfigError: a grid that maps cannot be pooled to.
-    """
-    return tensor_image(file.read(), form, file.name)
-
-
-def tensor_image(data: bytes, form: Form, where: str) -> RawImage:
-    """The image in the bytes of a ``.pth``.
-
-    Raises:
-        RawDataError, ConfigError: as ``read_tensor_image``.
     """
     values = read_tensor(data, where)
     if values.ndim not in (3, 4):

@@ -19,14 +19,8 @@ import numpy as np
 from trar.errors import RawDataError
 from trar.features.columns import CodedTexts, Codes, Lists
 from trar.features.questions import GrowingTexts
-from trar.pipeline.readers.json_file import (
-    INT64,
-    Id,
-    decode_json,
-    in_memory,
-    iterate_rows,
-    read_json_bytes,
-)
+from trar.pipeline.readers.json_file import in_memory, read_json_bytes
+from trar.pipeline.readers.json_records import INT64, Id, decode_json, iterate_rows
 from trar.pipeline.sources.base import Questions
 
 

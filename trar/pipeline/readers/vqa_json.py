@@ -18,15 +18,8 @@ from numpy.typing import NDArray
 from trar.errors import RawDataError
 from trar.features.columns import CodedTexts, Codes, Lists, int64s
 from trar.features.questions import GrowingTexts, Texts
-from trar.pipeline.readers.json_file import (
-    Id,
-    check_rows,
-    decode_json,
-    excerpt,
-    in_memory,
-    iterate_rows,
-    read_json_bytes,
-)
+from trar.pipeline.readers.json_file import excerpt, in_memory, read_json_bytes
+from trar.pipeline.readers.json_records import Id, check_rows, decode_json, iterate_rows
 
 
 class _Question(msgspec.Struct, gc=False):

@@ -16,17 +16,11 @@ from pathlib import Path
 from typing import BinaryIO
 
 from trar.errors import RawDataError
+from trar.pipeline.readers.archive_bytes import Archive
 from trar.pipeline.readers.gzip_source import GzipSource
 from trar.pipeline.readers.gzip_stream import GzipStream, new_index_file
-from trar.pipeline.readers.raw_file import (
-    MAX_IMAGE_BYTES,
-    Archive,
-    cut_short,
-    member_name,
-    open_range,
-    reading,
-    refuse_large,
-)
+from trar.pipeline.readers.raw_file import MAX_IMAGE_BYTES, member_name, open_range, refuse_large
+from trar.pipeline.readers.regular_file import cut_short, reading
 
 ReadAt = Callable[[int, int], bytes | memoryview]
 

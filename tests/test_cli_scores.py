@@ -95,7 +95,7 @@ def test_an_ensemble_of_one_scores_and_answers_as_the_model(
     for key in ("overall", "per_answer_type", "intervals", "rules", "accuracy_of"):
         assert found[key] == expected[key]
     told = invoke("ensemble", logits, *place)
-    assert f"1 models on {store.path}, split val" in told.output
+    assert f"Mean of 1 on {store.path}, split val" in told.output
     assert "45 questions, official VQA rules" in told.output
 
 
@@ -178,6 +178,8 @@ def test_clevr_is_predicted_as_lines(tmp_path: Path) -> None:
         (["ensemble", "a.npz"], 2, "give --store, --out or both"),
         (["ensemble", "a.npz", "--out", "b.json", "--weights", "x"], 1, "a.npz: no such file"),
         (["ensemble", "a.npz", "--out", "nowhere/b.json"], 1, "there is no folder nowhere"),
+        (["ensemble", "a.npz", "--out", "."], 1, "a folder; name the file to write"),
+        (["ensemble", ".", "--out", "b.json"], 1, "a folder; give a file of saved logits"),
         (["submit", "check", "a.json", "--questions", "q.json"], 1, "q.json: no such file"),
     ],
 )

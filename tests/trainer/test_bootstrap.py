@@ -6,6 +6,8 @@ import math
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from trar.trainer.metrics import VqaScore
 from trar.trainer.metrics.bootstrap import intervals
@@ -65,6 +67,41 @@ def test_a_seed_fixes_the_intervals_and_draws_come_in_blocks(
     whole = intervals(score)
     monkeypatch.setattr("trar.trainer.metrics.bootstrap._CELLS_AT_ONCE", 100)
     assert intervals(score).overall == pytest.approx(whole.overall, abs=0.5)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.data())
+def test_an_interval_holds_its_score_and_lies_among_the_accuracies(data: st.DataObject) -> None:
+    accuracies = data.draw(st.lists(st.sampled_from([0, 0.3, 0.6, 0.9, 1]), min_size=1))
+    kinds = [data.draw(st.sampled_from(["yes/no", "other", ""])) for _ in accuracies]
+    score = collect(
+        "official", range(len(kinds)), np.array(accuracies, float), ["what"] * len(kinds), kinds
+    )
+    found = intervals(score, draws=200, seed=data.draw(st.integers(0, 99)))
+    for interval, value, own in [
+        (found.overall, score.overall, accuracies),
+        *(
+            (
+                interval,
+                score.per_answer_type[kind],
+                [one for one, other in zip(accuracies, kinds, strict=True) if other == kind],
+            )
+            for kind, interval in found.per_answer_type.items()
+        ),
+    ]:
+        low, high = interval
+        assert round(100 * min(own), 2) <= low <= high <= round(100 * max(own), 2)
+        assert low - 0.01 <= value <= high + 0.01
+
+
+def test_more_questions_have_narrower_intervals() -> None:
+    widths = []
+    for questions in (100, 1_000, 10_000):
+        low, high = intervals(made_score(questions)).overall
+        widths.append(high - low)
+    # by the square root of ten
+    assert widths[0] / widths[1] == pytest.approx(math.sqrt(10), rel=0.15)
+    assert widths[1] / widths[2] == pytest.approx(math.sqrt(10), rel=0.15)
 
 
 def test_wider_confidence_is_wider_and_all_right_has_no_width() -> None:

@@ -123,6 +123,24 @@ def test_weights_that_do_not_fit_are_refused(weights: list[float], message: str)
         ensemble([Path("a.npz"), Path("b.npz")], weights)
 
 
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_a_logit_that_is_no_finite_number_is_refused(
+    bad: float,
+    shared_store: FeatureStore,
+    checkpoint: Checkpoint,
+    tmp_path: Path,
+    random_logits: list[NDArray[np.float32]],
+) -> None:
+    random_logits[1][7, 2] = bad
+    paths = [
+        save(tmp_path / f"{number}.npz", checkpoint, shared_store, logits)
+        for number, logits in enumerate(random_logits)
+    ]
+    question = shared_store.questions("val").ids[7]
+    with pytest.raises(ScoreError, match=rf"1.npz: a logit of question {question} is NaN or inf"):
+        ensemble(paths)
+
+
 def test_models_of_other_questions_or_answers_are_refused(
     shared_store: FeatureStore,
     checkpoint: Checkpoint,
@@ -154,6 +172,8 @@ def test_what_is_no_file_of_logits_is_refused(
     (tmp_path / "text.npz").write_text("hello")
     with pytest.raises(ScoreError, match="not a file of saved logits"):
         ensemble([tmp_path / "text.npz"])
+    with pytest.raises(ScoreError, match="a folder; give a file of saved logits"):
+        ensemble([tmp_path])
     np.savez(tmp_path / "own.npz", logits=np.zeros((2, 2)))
     with pytest.raises(ScoreError, match="not a file of saved logits"):
         ensemble([tmp_path / "own.npz"])

@@ -43,7 +43,13 @@ def test_the_same_questions_under_another_name_are_found(
 
 
 def test_a_trained_split_that_the_store_has_not_counts_by_name(store: FeatureStore) -> None:
-    assert leakage(store, ["train", "nominival"], "val").trained_on == 0
+    part = leakage(store, ["train", "nominival"], "val")
+    assert part.describe() == (
+        "up to 45 of the 45 questions of val were trained on (through nominival)"
+    )
+    assert leakage(store, ["train", "nominival"], "minival").trained_on == 0
+    both = leakage(store, ["val", "nominival"], "val")
+    assert (both.trained_on, both.at_most) == (45, False)
     small = StorePlan(question_splits={"minival": "val"})
     other = make_store(store.path.parent.parent / "small" / "vqa", small)
     assert leakage(other, ["train", "val"], "minival").through == ("val",)

@@ -117,6 +117,11 @@ def test_every_problem_has_its_own_line(tmp_path: Path, expected: Expected) -> N
     assert len(checked(tmp_path, expected, wrong)) == 5
 
 
+def test_ids_in_quotes_are_not_called_missing_too(tmp_path: Path, expected: Expected) -> None:
+    quoted = [one | {"question_id": str(one["question_id"])} for one in answers()]
+    assert len(checked(tmp_path, expected, quoted)) == 1
+
+
 def test_a_missing_file_is_a_problem(tmp_path: Path, expected: Expected) -> None:
     found = check_submission(tmp_path / "nowhere.json", expected)
     assert "no such file" in found.problems[0]

@@ -77,7 +77,7 @@ def ensemble(
         origin = {"files": list(map(str, files)), "store": str(opened.path), "split": about.split}
         click.echo(json.dumps(origin | as_plain(score, leak, {}), indent=1))
         return
-    click.echo(f"{len(files)} models on {opened.path}, split {about.split}")
+    click.echo(f"Mean of {len(files)} on {opened.path}, split {about.split}")
     report(score, leak, {}, question_types=question_types)
 
 

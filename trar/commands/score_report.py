@@ -84,11 +84,13 @@ def as_plain(score: VqaScore, leak: Leakage, others: Mapping[str, VqaScore]) -> 
 
 
 def need_folder(path: Path | None) -> None:
-    """Refuse a file to write in a folder that is not there, before the work is done.
+    """Refuse, before the work is done, to write where there is a folder, or none to write into.
 
     Raises:
-        DiskError: no such folder.
+        DiskError: no such folder, or no file.
     """
+    if path is not None and path.is_dir():
+        raise DiskError(f"{path}: a folder; name the file to write")
     if path is not None and not path.parent.is_dir():
         raise DiskError(f"{path}: there is no folder {path.parent}; make it or name another file")
 

@@ -32,8 +32,8 @@ def ensemble(
     models on features of two sizes. Memory: a block of each file.
 
     Raises:
-        ScoreError: a file that is none of saved logits or does not fit the first, or weights that
-            do not fit the files.
+        ScoreError: a file that is none of saved logits, has one that is no finite number or does
+            not fit the first, or weights that do not fit the files.
     """
     shares = _shares(weights, paths)
     with contextlib.ExitStack() as stack:
@@ -49,6 +49,8 @@ def ensemble(
             stop = done + len(blocks[0])
             labels[done:stop] = mean.argmax(axis=1)
             logits[done:stop] = mean.max(axis=1)
+            if not np.isfinite(logits[done:stop]).all():
+                _refuse(files, blocks, done)
             done = stop
             progress(done, total)
         answers = [first.answers[label] for label in labels.tolist()]
@@ -100,6 +102,17 @@ def _shares(weights: Sequence[float] | None, paths: Sequence[Path]) -> list[np.f
             "above; give for example 2,1"
         )
     return [np.float32(weight / total) for weight in weights]
+
+
+def _refuse(files: Sequence[LogitsFile], blocks: Sequence[NDArray[np.float32]], done: int) -> None:
+    """Name the file and the question of the first logit that is no finite number."""
+    for file, block in zip(files, blocks, strict=True):
+        rows = np.flatnonzero(~np.isfinite(block).all(axis=1))
+        if len(rows):
+            raise ScoreError(
+                f"{file.path}: a logit of question {file.question_ids[done + rows[0]]} is NaN or "
+                "infinite; save the logits again as float32, by a checkpoint that has not diverged"
+            )
 
 
 def _same(first: LogitsFile, other: LogitsFile) -> None:

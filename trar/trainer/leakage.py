@@ -15,13 +15,14 @@ from numpy.typing import NDArray
 from trar.errors import ScoreError
 from trar.features.reader import FeatureStore
 
-_PARTS_OF = {"val": ("minival", "nominival"), "test": ("test-dev",)}  # by name, of VQA-v2
+_WHOLE_OF = {"minival": "val", "nominival": "val", "test-dev": "test"}  # by name, of VQA-v2
 
 
 @dataclass(frozen=True)
 class Leakage:
     """Of ``split``: how many ``questions`` there are, how many were ``trained_on`` through the
-    splits ``through``, and how many of its ``images`` were ``images_seen`` under any question."""
+    splits ``through``, and how many of its ``images`` were ``images_seen`` under any question.
+    ``at_most``: it is not known which, since the store does not have a part that was trained on."""
 
     split: str
     questions: int
@@ -29,12 +30,13 @@ class Leakage:
     through: tuple[str, ...]
     images: int
     images_seen: int
+    at_most: bool = False
 
     def describe(self) -> str:
         """``214,354 of the 214,354 questions of val were trained on (through val)``."""
         return (
-            f"{self.trained_on:,} of the {self.questions:,} questions of {self.split} were trained "
-            f"on (through {'+'.join(self.through)})"
+            f"{'up to ' if self.at_most else ''}{self.trained_on:,} of the {self.questions:,} "
+            f"questions of {self.split} were trained on (through {'+'.join(self.through)})"
         )
 
     def notes(self) -> tuple[str, ...]:
@@ -59,11 +61,13 @@ def leakage(store: FeatureStore, trained_on: Sequence[str], split: str) -> Leaka
     every = np.unique(images)
     asked = np.zeros(len(ids), np.bool_)
     seen = np.zeros(len(every), np.bool_)
-    through = []
+    through, partly = [], False
     for name in trained_on:
         if name not in store.meta.question_splits:
-            same = split == name or split in _PARTS_OF.get(name, ())
-            found = np.full(len(ids), same)
+            found = np.full(len(ids), name in (split, _WHOLE_OF.get(split)))
+            if split == _WHOLE_OF.get(name):
+                partly = True
+                through.append(name)
         else:
             others = _images(store, name)
             found = _among(ids, images, store.questions(name).ids, others)
@@ -71,7 +75,9 @@ def leakage(store: FeatureStore, trained_on: Sequence[str], split: str) -> Leaka
         if found.any():
             through.append(name)
             asked |= found
-    return Leakage(split, len(ids), int(asked.sum()), tuple(through), len(every), int(seen.sum()))
+    at_most = partly and not asked.all()
+    count = len(ids) if at_most else int(asked.sum())
+    return Leakage(split, len(ids), count, tuple(through), len(every), int(seen.sum()), at_most)
 
 
 def refuse_trained_on(found: Leakage, what: str) -> None:

@@ -113,6 +113,8 @@ class LogitsFile:
                 shape, _, self.kind = _header(member)
         except FileNotFoundError:
             raise ScoreError(f"{path}: no such file; {_REMEDY}") from None
+        except IsADirectoryError:
+            raise ScoreError(f"{path}: a folder; give a file of saved logits (.npz)") from None
         except (zipfile.BadZipFile, KeyError, ValueError, EOFError, msgspec.DecodeError) as error:
             raise ScoreError(f"{path}: not a file of saved logits ({error}); {_REMEDY}") from None
         expected = (len(self.question_ids), len(self.answers))

@@ -5,6 +5,8 @@ No list is made of the two million annotated answers of VQA-v2: they are numbere
 
 from __future__ import annotations
 
+import itertools
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,7 +81,7 @@ def blind_baseline(
 
 def coded(texts: Texts) -> CodedTexts:
     """Packed texts with a number for each that differs, in order of first appearance."""
-    number_of = _ByteCodes()
+    number_of: defaultdict[bytes, int] = defaultdict(itertools.count().__next__)
     codes = np.empty(len(texts), np.int32)
     for start in range(0, len(texts), BLOCK_ROWS):
         ends = texts.offsets[start : start + BLOCK_ROWS + 1]
@@ -89,12 +91,6 @@ def coded(texts: Texts) -> CodedTexts:
         block = codes[start : start + len(places) - 1]
         block[:] = np.fromiter(map(number_of.__getitem__, parts), np.int32, len(block))
     return CodedTexts([text.decode() for text in number_of], codes)
-
-
-class _ByteCodes(dict[bytes, int]):
-    def __missing__(self, text: bytes) -> int:
-        number = self[text] = len(self)
-        return number
 
 
 def _joined(columns: Sequence[CodedTexts]) -> tuple[NDArray[np.int32], list[str]]:

@@ -49,7 +49,8 @@ def check_submission(path: Path, expected: Expected) -> Checked:
 def _check_list(path: Path, expected: Expected) -> Checked:
     entries = parsed(path, RESULTS_FORM)
     if not isinstance(entries, list):
-        return Checked(0, (f"{path}: expected {RESULTS_FORM}, found {kind_of(entries)}",))
+        found = f"{path}: found {kind_of(entries)}, expected {RESULTS_FORM}; write such a list"
+        return Checked(0, (found,))
     problems = [
         f"{path}: {len(wrong):,} of {len(entries):,} entries {what}, first entry {wrong[0]}: "
         f"{entries[wrong[0]]!r:.100}; {remedy}"
@@ -61,7 +62,8 @@ def _check_list(path: Path, expected: Expected) -> Checked:
         for entry in entries
         if isinstance(entry, dict) and _is_id(entry.get("question_id"))
     ]
-    problems += [f"{path}: {line}" for line in _id_problems(ids, expected)]
+    if ids or not entries:
+        problems += [f"{path}: {line}" for line in _id_problems(ids, expected)]
     empty = sum(isinstance(entry, dict) and entry.get("answer") == "" for entry in entries)
     notes = (f"{empty:,} answers are empty",) if empty else ()
     return Checked(len(entries), tuple(problems), notes)
@@ -153,7 +155,9 @@ def _check_lines(path: Path, expected: Expected) -> Checked:
     form = "one answer a line"
     data = content(path, form)
     if data.lstrip()[:1] in (b"[", b"{"):
-        return Checked(0, (f"{path}: JSON, expected {form} in the order of the question indices",))
+        return Checked(
+            0, (f"{path}: JSON, expected {form}; write them in the order of the question indices",)
+        )
     try:
         lines = data.decode().removesuffix("\n").split("\n")
     except UnicodeDecodeError as error:
@@ -168,7 +172,7 @@ def _check_lines(path: Path, expected: Expected) -> Checked:
     if unknown:
         problems.append(
             f"{path}: {len(unknown):,} lines are none of CLEVR's 28 answers, first line "
-            f"{unknown[0] + 1}: {lines[unknown[0]]!r:.60}"
+            f"{unknown[0] + 1}: {lines[unknown[0]]!r:.60}; write one of them a line, and no more"
         )
     return Checked(len(lines), tuple(problems))
 

@@ -30,7 +30,7 @@ def content(path: str | Path, form: str) -> bytes:
     except FileNotFoundError:
         raise ScoreError(f"{path}: no such file; expected {form}: check the path") from None
     except IsADirectoryError:
-        raise ScoreError(f"{path}: a folder; expected a file with {form}") from None
+        raise ScoreError(f"{path}: a folder; expected {form}: give a file in it") from None
     data = data.removeprefix(b"\xef\xbb\xbf")  # some editors begin UTF-8 with a mark
     if not data.strip():
         raise ScoreError(

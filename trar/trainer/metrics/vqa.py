@@ -50,7 +50,8 @@ def score(
     row_of = {question_id: row for row, question_id in enumerate(truth.ids.tolist())}
     _same_ids(given, row_of, name_of(results, "results"), where)
     asked = read_question_ids(questions)
-    if lost := [question_id for question_id in row_of if question_id not in asked]:
+    if not row_of.keys() <= asked:
+        lost = [question_id for question_id in row_of if question_id not in asked]
         raise ScoreError(
             f"{name_of(questions, 'questions')}: {len(lost):,} of {len(row_of):,} annotated "
             f"questions are not in it, first {_some(lost)}; expected the questions file of the "
@@ -88,7 +89,7 @@ def score_columns(
     Raises:
         ScoreError: unknown rules, a question without answers, or a question given twice.
     """
-    if rules not in _COMPARED:
+    if rules not in _FORMS:
         raise ScoreError(f"no such rules: {rules!r}; choose official or legacy")
     same_length(question_ids, predictions)
     annotated, offsets = coded_lists(answers)
@@ -99,9 +100,8 @@ def score_columns(
             "split that has annotations"
         )
     question = np.repeat(np.arange(len(counts), dtype=np.int32), counts)
-    truth, guess = _comparable(
-        _COMPARED[rules], annotated, CodedTexts.of(predictions), question, offsets
-    )
+    guesses = CodedTexts.of(predictions)
+    truth, guess = _comparable(_FORMS[rules], annotated, guesses, question, offsets)
     match = truth == guess[question]
     accuracies = _accuracies(match, question, counts)
     doubtful = 0
@@ -122,12 +122,12 @@ Form = Callable[[str], str]
 
 
 @dataclass(frozen=True)
-class _Compared:
-    """In which forms (annotated answers, prediction) are compared: in those of ``unanimous`` where
-    they make all answers of a question the same, else in those of ``divided``."""
+class _Forms:
+    """Two forms of a text, the second made from the first. Texts are compared in the first where it
+    makes all annotated answers of a question the same, else in the second."""
 
-    unanimous: tuple[Form, Form]
-    divided: tuple[Form, Form]
+    of_answers: tuple[Form, Form]
+    of_predictions: tuple[Form, Form]
 
 
 def _trim(text: str) -> str:
@@ -138,14 +138,14 @@ def _normal(text: str) -> str:
     return normalize_answer(_trim(text))
 
 
-_COMPARED = {
-    "official": _Compared((_trim, _trim), (_normal, _normal)),
-    "legacy": _Compared((str, _normal), (process_punctuation, _normal)),
+_FORMS = {
+    "official": _Forms((_trim, normalize_answer), (_trim, normalize_answer)),
+    "legacy": _Forms((str, process_punctuation), (_normal, str)),
 }
 
 
 def _comparable(
-    compared: _Compared,
+    forms: _Forms,
     answers: CodedTexts,
     predictions: CodedTexts,
     question: NDArray[np.int32],
@@ -157,15 +157,19 @@ def _comparable(
     """
     number = Codes()
 
-    def numbered(texts: CodedTexts, form: Form) -> NDArray[np.int32]:
-        return np.array([number[form(text)] for text in texts.known], np.int32)[texts.codes]
+    def numbered(texts: CodedTexts, first: Form, second: Form) -> list[NDArray[np.int32]]:
+        form = list(map(first, texts.known))
+        return [
+            np.array(list(map(number.__getitem__, known)), np.int32)[texts.codes]
+            for known in (form, map(second, form))
+        ]
 
-    truth = numbered(answers, compared.unanimous[0])
-    guess = numbered(predictions, compared.unanimous[1])
+    truth, divided_truth = numbered(answers, *forms.of_answers)
+    guess, divided_guess = numbered(predictions, *forms.of_predictions)
     starts = offsets[:-1]
     divided = np.minimum.reduceat(truth, starts) != np.maximum.reduceat(truth, starts)
-    np.copyto(truth, numbered(answers, compared.divided[0]), where=divided[question])
-    np.copyto(guess, numbered(predictions, compared.divided[1]), where=divided)
+    np.copyto(truth, divided_truth, where=divided[question])
+    np.copyto(guess, divided_guess, where=divided)
     return truth, guess
 
 
@@ -203,6 +207,8 @@ def _accuracy_of_records(guess: int, records: Sequence[tuple[Hashable, int]]) ->
 def _same_ids(
     given: Mapping[int, object], truth: Mapping[int, object], where: str, annotations: str
 ) -> None:
+    if given.keys() == truth.keys():
+        return
     missing = [question_id for question_id in truth if question_id not in given]
     foreign = [question_id for question_id in given if question_id not in truth]
     if missing:
@@ -212,12 +218,11 @@ def _same_ids(
             + (f"; and {len(foreign):,} answers are to other questions" if foreign else "")
             + "; expected one answer to each: predict the whole split, then score again"
         )
-    if foreign:
-        raise ScoreError(
-            f"{where}: {len(foreign):,} of {len(given):,} answers are to questions that are not in "
-            f"{annotations}, first {_some(foreign)}; expected answers to its {len(truth):,} "
-            "questions alone: score with the annotations of the predicted split"
-        )
+    raise ScoreError(
+        f"{where}: {len(foreign):,} of {len(given):,} answers are to questions that are not in "
+        f"{annotations}, first {_some(foreign)}; expected answers to its {len(truth):,} "
+        "questions alone: score with the annotations of the predicted split"
+    )
 
 
 def _some(question_ids: Sequence[int]) -> str:

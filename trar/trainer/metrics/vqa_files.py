@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import contextlib
 from array import array
-from collections.abc import Callable, Collection, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from itertools import chain, islice
 from operator import attrgetter, itemgetter
@@ -89,7 +90,7 @@ def read_results(source: JsonSource) -> dict[int, str]:
     return given
 
 
-def read_question_ids(source: JsonSource) -> Collection[int]:
+def read_question_ids(source: JsonSource) -> AbstractSet[int]:
     """The ids of a questions file.
 
     Raises:
@@ -124,7 +125,7 @@ def read_annotations(source: JsonSource) -> Annotations:
             found = _columns(entries, itemgetter, _annotators_of)
         except (TypeError, KeyError, OverflowError):
             _refuse(entries, where)
-    if len(np.unique(found.ids)) != len(found.ids):
+    if not np.diff(np.sort(found.ids)).all():
         first, again = first_twice(found.ids.tolist())
         raise ScoreError(
             f"{where}: question {found.ids[again]} is annotated twice, in entries {first} and "

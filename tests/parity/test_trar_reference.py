@@ -2,71 +2,55 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-
 import numpy as np
 import pytest
-import torch
+from reference_files import Reference, load_reference, reference_names
 
 from trar.trainer.importers import import_state, to_original
 
-FILES = sorted((Path(__file__).parents[1] / "data" / "reference").glob("trar_*.npz"))
-TOLERANCE = 1e-9
+NAMES = reference_names("trar_")
 
 
-@pytest.fixture(params=FILES, ids=lambda file: file.stem)
-def reference(request):
-    with np.load(request.param) as arrays:
-        return {name: arrays[name] for name in arrays.files}
+@pytest.fixture(params=NAMES)
+def reference(request: pytest.FixtureRequest) -> Reference:
+    return load_reference(request.param)
 
 
-def part(reference: dict, prefix: str) -> dict:
-    return {
-        name.removeprefix(prefix): value
-        for name, value in reference.items()
-        if name.startswith(prefix)
-    }
+def adapter_of(reference: Reference) -> str:
+    return "grid_linear" if reference.sizes["dataset"] == "clevr" else "frcn_linear"
 
 
 def test_all_six_references_are_here() -> None:
-    assert len(FILES) == 6
+    assert len(NAMES) == 6
 
 
-def test_logits_and_gradients_equal_the_original_code(reference: dict) -> None:
-    sizes = json.loads(reference["config"].tobytes())
-    state, expected = part(reference, "state/"), part(reference, "grad/")
-    model = import_state(sizes["system"], state, sizes)
+def test_logits_and_gradients_equal_the_original_code(reference: Reference) -> None:
+    state = reference.part("state/")
+    model = import_state("trar", state, reference.sizes)
+    image, question, cotangent = reference.inputs("image", "question", "cotangent")
+    logits = model(image, question)
+    reference.check_logits(logits)
 
-    logits = model(
-        torch.from_numpy(reference["in/image"]), torch.from_numpy(reference["in/question"])
-    )
-    assert logits.dtype == torch.float64
-    np.testing.assert_allclose(logits.detach(), reference["out/logits"], rtol=0, atol=TOLERANCE)
-
-    (logits * torch.from_numpy(reference["in/cotangent"])).sum().backward()
-    adapter = "grid_linear" if sizes["dataset"] == "clevr" else "frcn_linear"
-    named = dict(model.named_parameters())
+    (logits * cotangent).sum().backward()
     gradients = to_original(
-        {name: p.new_zeros(p.shape) if p.grad is None else p.grad for name, p in named.items()},
+        {
+            name: p.new_zeros(p.shape) if p.grad is None else p.grad
+            for name, p in model.named_parameters()
+        },
         model.config,
-        adapter=adapter,
+        adapter=adapter_of(reference),
     )
     assert gradients.keys() == state.keys()
-    assert expected.keys() <= gradients.keys()
-    largest = max(np.abs(value).max() for value in expected.values())
-    for name, gradient in gradients.items():
-        wanted = expected.get(name, np.zeros(gradient.shape))
-        error = np.abs(gradient.numpy() - wanted).max() / largest
-        assert error < TOLERANCE, f"{name}: {error}"
+    reference.check_gradients({name: x.numpy() for name, x in gradients.items()})
 
 
-def test_weights_exported_under_original_names_are_the_original_weights(reference: dict) -> None:
-    sizes = json.loads(reference["config"].tobytes())
-    state = part(reference, "state/")
-    model = import_state(sizes["system"], {f"module.{k}": v for k, v in state.items()}, sizes)
-    adapter = "grid_linear" if sizes["dataset"] == "clevr" else "frcn_linear"
-    exported = to_original(model.state_dict(), model.config, adapter=adapter)
+def test_weights_exported_under_original_names_are_the_original_weights(
+    reference: Reference,
+) -> None:
+    state = reference.part("state/")
+    wrapped = {f"module.{name}": value for name, value in state.items()}
+    model = import_state("trar", wrapped, reference.sizes)
+    exported = to_original(model.state_dict(), model.config, adapter=adapter_of(reference))
     assert exported.keys() == state.keys()
     for name, value in exported.items():
         np.testing.assert_array_equal(value, state[name])

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import torch
-from systems import SYSTEMS, small_run
+from systems import EVERYTHING, SYSTEMS, small_run
 
 from trar.trainer.loop import train
 
@@ -16,4 +16,4 @@ if __name__ == "__main__":
     torch.set_num_threads(1)
     store, runs = Path(sys.argv[1]), Path(sys.argv[2])
     for name in SYSTEMS:
-        train(small_run(name, store, runs, *EXACT, run=name))
+        train(small_run(name, store, runs, *EXACT, *EVERYTHING.get(name, ()), run=name))

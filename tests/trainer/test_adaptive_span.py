@@ -72,3 +72,41 @@ def test_a_span_of_all_keys_is_plain_attention() -> None:
     with_spans = one(*one.project(x), Keys(None, distance_between(5, CPU), 5))
     without = one(*one.project(x), Keys(None, None, 5))
     torch.testing.assert_close(with_spans, without, rtol=0, atol=1e-7)
+
+
+def test_gradients_of_spans_are_those_of_finite_differences() -> None:
+    p = torch.rand(2, 3, 4, 5, dtype=torch.float64).softmax(-1).requires_grad_()
+    span = torch.tensor([0.5, 1.4, 2.7], dtype=torch.float64, requires_grad=True)  # no corner
+    distance = (torch.arange(4)[:, None] - torch.arange(5)).abs()
+    assert torch.autograd.gradcheck(
+        lambda p, span: masked_again(p, span_mask(span, distance, 1.7)), (p, span)
+    )
+
+
+class ToItself(torch.nn.Module):
+    """Attention of a sequence of four, whose third is padding, to itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.attention = AdaptiveAttention(4, 2, 0.0, ramp=3.0, sparse=True)
+        keep = torch.tensor([True, True, False, True]).view(1, 1, 1, 4)
+        self.keys = Keys(keep, distance_between(4, CPU), 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.attention(*self.attention.project(x), self.keys)
+
+
+def test_gradients_of_a_sparse_attention_with_spans_are_those_of_finite_differences() -> None:
+    torch.manual_seed(0)
+    model = ToItself().double()
+    with torch.no_grad():  # away from the corners of the mask
+        model.attention.span_logit.copy_(torch.tensor([-0.9, 0.3]))
+    x = torch.randn(1, 4, 4, dtype=torch.float64, requires_grad=True)
+    names = [name for name, _ in model.named_parameters()]
+    assert {"attention.span_logit", "attention.alpha_logit"} <= set(names)
+
+    def run(x: torch.Tensor, *values: torch.Tensor) -> torch.Tensor:
+        return torch.func.functional_call(model, dict(zip(names, values, strict=True)), (x,))
+
+    values = [parameter.detach().clone().requires_grad_() for parameter in model.parameters()]
+    assert torch.autograd.gradcheck(run, (x, *values))

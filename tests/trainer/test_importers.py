@@ -5,13 +5,14 @@ from __future__ import annotations
 import collections
 import dataclasses
 import json
+import pickle
 from pathlib import Path
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from reference_files import load_reference
 from stores import COLOURS, StorePlan, make_store
 
 from trar.cli import main
@@ -22,19 +23,13 @@ from trar.trainer.checkpoint import load_checkpoint
 from trar.trainer.importers import import_checkpoint, import_state, to_original
 from trar.trainer.tensor_file import read_tensors
 
-REFERENCE = Path(__file__).parents[1] / "data" / "reference" / "trar_vqa_soft_fc.npz"
 MINIMAL = {"heads": 4, "grid": 6}
 
 
 @pytest.fixture
 def original() -> tuple[dict, dict]:
-    with np.load(REFERENCE) as arrays:
-        state = {
-            name.removeprefix("state/"): torch.from_numpy(arrays[name])
-            for name in arrays.files
-            if name.startswith("state/")
-        }
-        return state, json.loads(arrays["config"].tobytes())
+    reference = load_reference("trar_vqa_soft_fc")
+    return reference.state, reference.sizes
 
 
 def test_sizes_are_read_off_the_tensors(original) -> None:
@@ -141,6 +136,18 @@ def test_unreadable_files_are_refused(tmp_path) -> None:
     path.write_bytes(b"not a checkpoint")
     with pytest.raises(CheckpointError, match="not readable"):
         import_checkpoint(path)
+    for junk in (b"hello\n", b"}", b"\x80\x02."):
+        path.write_bytes(junk)
+        with pytest.raises(
+            CheckpointError, match=r"epoch\.pkl: .*(download it again|plain weights)"
+        ):
+            import_checkpoint(path)
+    ours = tmp_path / "checkpoint-001.safetensors"
+    with pytest.raises(CheckpointError, match="a checkpoint of trar is used as it is"):
+        import_checkpoint(ours)
+    path.write_bytes(pickle.dumps({"a": 1}, protocol=4))
+    with pytest.raises(CheckpointError, match=r"epoch\.pkl: (not readable|no tensor under a)"):
+        import_checkpoint(path)
     torch.save({"state_dict": {"epoch": 3}}, path)
     with pytest.raises(CheckpointError, match="no tensor under epoch"):
         import_checkpoint(path)
@@ -195,13 +202,8 @@ PRESETS = {
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_an_imported_checkpoint_answers_as_the_original_code(name: str, tmp_path: Path) -> None:
-    reference = dict(np.load(REFERENCE.with_name(f"{name}.npz")))
-    sizes = json.loads(reference["config"].tobytes())
-    state = {
-        key.removeprefix("state/"): torch.from_numpy(value)
-        for key, value in reference.items()
-        if key.startswith("state/")
-    }
+    reference = load_reference(name)
+    state, sizes = reference.state, reference.sizes
     arguments = write_inputs(tmp_path, state, sizes)
     noise_free = ["--set", "model.eval_alpha=softmax", "--set", f"model.eval_tau={sizes['tau']}"]
     hard = noise_free if sizes["routing"] == "hard" else []
@@ -211,10 +213,7 @@ def test_an_imported_checkpoint_answers_as_the_original_code(name: str, tmp_path
     assert (checkpoint.epoch, checkpoint.config.split) == (13, "train")
     model = checkpoint.model().double()
     model.load_state_dict(read_tensors(checkpoint.path, "model."))
-    logits = model(
-        torch.from_numpy(reference["in/image"]), torch.from_numpy(reference["in/question"])
-    )
-    np.testing.assert_allclose(logits.detach(), reference["out/logits"], rtol=0, atol=1e-9)
+    reference.check_logits(model(*reference.inputs("image", "question")))
 
 
 def test_the_report_shows_every_name(original, tmp_path: Path) -> None:

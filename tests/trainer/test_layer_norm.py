@@ -36,6 +36,11 @@ def test_gradients_equal_autograd_of_the_definition(spread: float) -> None:
         torch.testing.assert_close(one, other, rtol=1e-8, atol=1e-10)
 
 
+def test_gradients_are_those_of_finite_differences() -> None:
+    tensors = [tensor[..., :4].clone().requires_grad_() for tensor in values()]
+    assert torch.autograd.gradcheck(exact_layer_norm, tensors)
+
+
 @pytest.mark.parametrize("kind", ["exact", "fast"])
 def test_a_row_of_equal_numbers_is_finite_both_ways(kind) -> None:
     x = torch.full((2, 8), 3.0, requires_grad=True)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from systems import batch_for, small_model
+from systems import batch_for, small_model, small_run
 
 from trar.errors import ConfigError
+from trar.features.reader import FeatureStore
+from trar.trainer.loop import train
 from trar.trainer.models.lsat import (
     LsatConfig,
     WindowAttention,
@@ -59,6 +63,7 @@ def test_one_masked_attention_equals_a_loop_over_the_windows(
     side: int, window: int, look_back: int, look_forward: int, rotary: bool
 ) -> None:
     torch.manual_seed(0)
+    window = min(window, side**2)
     config = LsatConfig(
         **SIZES,
         grid_side=side,
@@ -120,6 +125,7 @@ def test_padded_cells_whose_windows_are_all_padding_change_nothing() -> None:
     ("change", "message"),
     [
         ({"window": 0}, "window is 0; it must be a whole number, 1 or more"),
+        ({"window": 65}, "window is 65 cells, the grid of 8x8 has 64; .* two rows .16."),
         ({"look_back": -1}, "look_back is -1; it must be a whole number, 0 or more"),
         ({"width": 6, "heads": 2}, "a head of 3 channels has no pairs to rotate"),
         ({"width": 5, "heads": 2}, "width 5 is not a multiple of heads 2"),
@@ -130,6 +136,15 @@ def test_padded_cells_whose_windows_are_all_padding_change_nothing() -> None:
 def test_sizes_that_cannot_be_are_refused(change: dict, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         LsatConfig(**{**SIZES, **change})
+
+
+def test_a_window_that_does_not_fit_the_grid_of_the_store_leaves_no_run(
+    shared_store: FeatureStore, tmp_path: Path
+) -> None:
+    message = "window is 28 cells, the grid of 4x4 has 16; .*`trar-data prepare --features DIR`"
+    with pytest.raises(ConfigError, match=message):
+        train(small_run("lsat", shared_store.path, tmp_path, "model.window=28"))
+    assert not list(tmp_path.iterdir())
 
 
 def test_features_of_another_grid_are_refused() -> None:

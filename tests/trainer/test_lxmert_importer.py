@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from reference_files import Reference, load_reference
 
 from trar.cli import main
 from trar.errors import CheckpointError
@@ -21,26 +21,18 @@ from trar.features.word_pieces import (
     WordPieces,
 )
 from trar.trainer.checkpoint import load_checkpoint
-from trar.trainer.importers import import_checkpoint, import_state
+from trar.trainer.importers import import_checkpoint, import_state, read_original
 from trar.trainer.importers.lxmert import original_name, why_unused
 
-REFERENCE = Path(__file__).parents[1] / "data" / "reference"
 PREFIX = "lxrt_encoder.model."
 HEADS = {"heads": 4}
 SPECIALS = (PAD_PIECE, UNKNOWN_PIECE, FIRST_PIECE, LAST_PIECE)
 
 
-def load(name: str) -> tuple[dict[str, torch.Tensor], dict, dict]:
-    with np.load(REFERENCE / f"{name}.npz") as arrays:
-        of = {key: arrays[key] for key in arrays.files}
-    state = {k.removeprefix("state/"): torch.from_numpy(v) for k, v in of.items() if "state/" in k}
-    return state, json.loads(of["config"].tobytes()), of
-
-
-def answer(model: torch.nn.Module, of: dict) -> np.ndarray:
-    image, question, box = (torch.from_numpy(of[f"in/{k}"]) for k in ("image", "question", "box"))
+def answer(model: torch.nn.Module, of: Reference) -> torch.Tensor:
+    image, question, box = of.inputs("image", "question", "box")
     logits: torch.Tensor = model(image, question, None, box, torch.ones(len(image), 2))
-    return logits.detach().numpy()
+    return logits
 
 
 def with_layer_drop(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -69,23 +61,25 @@ def pretrained(state: dict[str, torch.Tensor], rows: int) -> dict[str, torch.Ten
 
 
 def test_sizes_are_read_off_the_tensors() -> None:
-    state, sizes, _ = load("lxmert_span_entmax")
+    of = load_reference("lxmert_span_entmax")
+    state, sizes = of.state, of.sizes
     config = import_state("lxmert", state, {"span_ramp": 4.0}).config
     assert (config.language_layers, config.object_layers, config.cross_layers) == (1, 1, 2)
     assert (config.width, config.heads, config.ff_width) == (24, 4, 40)
     assert (config.text_tokens, config.objects, config.distance) == (7, 5, "absolute")
     assert config == import_state("lxmert", state, sizes).config
-    plain = import_state("lxmert", load("lxmert")[0], HEADS).config
+    plain = import_state("lxmert", load_reference("lxmert").state, HEADS).config
     assert (plain.adaptive_span, plain.entmax, plain.distance) == (False, False, "relative")
 
 
 @pytest.mark.parametrize("prefix", ["", "module."])
 def test_names_of_layer_drop_are_mapped_and_explained(tmp_path: Path, prefix: str) -> None:
-    state, sizes, of = load("lxmert")
+    of = load_reference("lxmert")
+    state, sizes = of.state, of.sizes
     path = tmp_path / "layerdrop_1066_ldrop_1.pth"
     torch.save({prefix + name: value for name, value in with_layer_drop(state).items()}, path)
     model, report = import_checkpoint(path, sizes=sizes)
-    np.testing.assert_allclose(answer(model, of), of["out/logits"], rtol=0, atol=1e-9)
+    of.check_logits(answer(model, of))
     ours = {row.original: row.ours for row in report}
     assert ours[f"{PREFIX}bert.encoder.r_layers.module_list.0.output.dense.bias"] == (
         "object.0.feed_forward.2.bias"
@@ -93,7 +87,8 @@ def test_names_of_layer_drop_are_mapped_and_explained(tmp_path: Path, prefix: st
 
 
 def test_every_name_is_reported_with_what_became_of_it(tmp_path: Path) -> None:
-    state, sizes, _ = load("lxmert_span_entmax")
+    of = load_reference("lxmert_span_entmax")
+    state, sizes = of.state, of.sizes
     path = tmp_path / "adaptive_6910.pth"
     torch.save(state, path)
     model, report = import_checkpoint(path, sizes=sizes)
@@ -110,7 +105,8 @@ def test_every_name_is_reported_with_what_became_of_it(tmp_path: Path) -> None:
 
 
 def test_a_span_is_the_mean_over_the_places_of_a_batch_within_its_range() -> None:
-    state, sizes, _ = load("lxmert_span")
+    of = load_reference("lxmert_span")
+    state, sizes = of.state, of.sizes
     name = f"{PREFIX}bert.encoder.layer.0.attention.self.adaptive_span.current_val"
     state[name] = torch.tensor([[-0.4, 0.2, 1.0, 0.5], [0.2, 0.4, 3.0, 0.5]]).double()
     state[name] = state[name].view(2, 4, 1, 1)
@@ -119,8 +115,51 @@ def test_a_span_is_the_mean_over_the_places_of_a_batch_within_its_range() -> Non
     torch.testing.assert_close(span, torch.tensor([0.1, 0.3, 1, 0.5]).double(), rtol=0, atol=1e-5)
 
 
+def test_alphas_that_have_left_their_range_are_told(tmp_path: Path) -> None:
+    of = load_reference("lxmert_entmax")
+    state, path = of.state, tmp_path / "sparse_7.pth"
+    name = f"{PREFIX}bert.encoder.layer.0.attention.self.entmax_alpha.alpha"
+    state[name] = torch.tensor([2.5, 1.5, 0.7, 1.2]).double()
+    torch.save(state, path)
+    (note,) = read_original(path).notes
+    assert note.startswith("2 of ")
+    assert "alphas lie outside 1.01 to 2" in note
+    alpha = import_state("lxmert", state, of.sizes).language[0].attention.alpha
+    torch.testing.assert_close(alpha, torch.tensor([2, 1.5, 1.01, 1.2]).double(), rtol=0, atol=1e-5)
+    state[name][1] = torch.nan
+    with pytest.raises(CheckpointError, match=r"NaN or infinite .*entmax_alpha\.alpha: "):
+        import_state("lxmert", state, of.sizes)
+
+
+def test_another_table_of_pieces_says_how_to_add_the_right_one(tmp_path: Path) -> None:
+    of = load_reference("lxmert")
+    torch.save(of.state, tmp_path / "BEST.pth")
+    inputs = write_inputs(tmp_path, {**of.sizes, "vocab": of.sizes["vocab"] + 1})
+    result = CliRunner().invoke(main, ["import", str(tmp_path / "BEST.pth"), *inputs])
+    assert result.exit_code == 1
+    assert f"{of.sizes['vocab']} rows, the vocabulary {of.sizes['vocab'] + 1} words" in (
+        result.output
+    )
+    assert "--tokenizer wordpiece --wordpiece-vocab vocab.txt (bert-base-uncased: 30,522)" in (
+        result.output
+    )
+
+
+def test_a_list_of_answers_in_the_order_of_labels_will_do(tmp_path: Path) -> None:
+    of = load_reference("lxmert")
+    torch.save(of.state, tmp_path / "BEST.pth")
+    inputs = write_inputs(tmp_path, of.sizes)
+    answers = [f"a{n}" for n in range(of.sizes["answers"])]  # as trainval_label2ans.json
+    (tmp_path / "answers.json").write_text(json.dumps(answers))
+    result = CliRunner().invoke(main, ["import", str(tmp_path / "BEST.pth"), *inputs])
+    assert result.exit_code == 0, result.output
+    checkpoint = load_checkpoint(tmp_path / "BEST.safetensors")
+    assert checkpoint.answers.answers == tuple(answers)
+
+
 def test_missing_and_left_over_names_are_named() -> None:
-    state, sizes, _ = load("lxmert_entmax")
+    of = load_reference("lxmert_entmax")
+    state, sizes = of.state, of.sizes
     state["extra.weight"] = torch.zeros(1)
     del state[f"{PREFIX}bert.encoder.r_layers.0.attention.self.entmax_alpha.alpha"]
     with pytest.raises(CheckpointError) as error:
@@ -131,7 +170,8 @@ def test_missing_and_left_over_names_are_named() -> None:
 
 
 def test_pretrained_answers_are_found_by_their_text(tmp_path: Path) -> None:
-    state, sizes, _ = load("lxmert")
+    of = load_reference("lxmert")
+    state, sizes = of.state, of.sizes
     path = tmp_path / "model_LXRT.pth"
     torch.save({f"module.{k}": v for k, v in pretrained(state, 6).items()}, path)
     answers = AnswerDictionary(("yes", "unheard of", "red"))
@@ -167,7 +207,8 @@ def write_inputs(folder: Path, sizes: dict) -> list[str]:
 
 
 def test_the_command_writes_a_checkpoint_that_answers_as_the_original(tmp_path: Path) -> None:
-    state, sizes, of = load("lxmert_span_entmax")
+    of = load_reference("lxmert_span_entmax")
+    state, sizes = of.state, of.sizes
     torch.save(with_layer_drop(state), tmp_path / "both.pth")
     inputs = write_inputs(tmp_path, sizes)
     result = CliRunner().invoke(main, ["import", str(tmp_path / "both.pth"), *inputs])
@@ -180,11 +221,12 @@ def test_the_command_writes_a_checkpoint_that_answers_as_the_original(tmp_path: 
     assert isinstance(checkpoint.vocabulary, WordPieces)
     model = checkpoint.model().double()
     model.load_state_dict(checkpoint.weights())
-    np.testing.assert_allclose(answer(model, of), of["out/logits"], rtol=0, atol=1e-9)
+    of.check_logits(answer(model, of))
 
 
 def test_the_command_takes_the_list_of_pretrained_answers(tmp_path: Path) -> None:
-    state, sizes, _ = load("lxmert")
+    of = load_reference("lxmert")
+    state, sizes = of.state, of.sizes
     torch.save(pretrained(state, 3), tmp_path / "model_LXRT.pth")
     command = ["import", str(tmp_path / "model_LXRT.pth"), *write_inputs(tmp_path, sizes)]
     known = tmp_path / "all_ans.json"

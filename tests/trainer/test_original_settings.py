@@ -60,9 +60,77 @@ CLEVR = {
     "LOSS_FUNC": "ce",
 }
 
+# configs/vqa/mcan_small.yml of MILVLG/openvqa, its settings
+MCAN = """
+MODEL_USE: mcan
+LAYER: 6
+HIDDEN_SIZE: 512
+FF_SIZE: 2048
+MULTI_HEAD: 8
+DROPOUT_R: 0.1
+FLAT_MLP_SIZE: 512
+FLAT_GLIMPSES: 1
+FLAT_OUT_SIZE: 1024
+USE_BBOX_FEAT: False
+BATCH_SIZE: 64
+LR_BASE: 0.0001
+LR_DECAY_R: 0.2
+LR_DECAY_LIST: [10, 12]
+WARMUP_EPOCH: 3
+MAX_EPOCH: 13
+GRAD_NORM_CLIP: -1
+GRAD_ACCU_STEPS: 1
+LOSS_FUNC: bce
+LOSS_REDUCTION: sum
+OPT: Adam
+OPT_PARAMS: {betas: '(0.9, 0.98)', eps: '1e-9'}
+"""
+MCAN_LARGE = {  # mcan_large.yml beside it
+    "HIDDEN_SIZE": "1024",
+    "FF_SIZE": "4096",
+    "FLAT_OUT_SIZE": "2048",
+    "LR_BASE": "0.00007",
+    "GRAD_ACCU_STEPS": "2",
+}
+_LONGER = ("LR_BASE", "LR_DECAY_LIST", "MAX_EPOCH", "GRAD_ACCU_STEPS", "LOSS_FUNC")
+MCAN_CLEVR = {name: CLEVR[name] for name in _LONGER}  # configs/clevr/mcan_small.yml
+# cfgs/large_model.yml of MILVLG/mcan-vqa, its settings
+MCAN_VQA = """
+LAYER: 6
+HIDDEN_SIZE: 1024
+MULTI_HEAD: 8
+DROPOUT_R: 0.1
+FLAT_MLP_SIZE: 512
+FLAT_GLIMPSES: 1
+FLAT_OUT_SIZE: 2048
+LR_BASE: 0.00005
+LR_DECAY_R: 0.2
+GRAD_ACCU_STEPS: 2
+CKPT_VERSION: 'large'
+CKPT_EPOCH: 13
+"""
+# what cfgs/base_cfgs.py of BrightQin/RWSAN sets, as YAML
+RWSAN = """
+SRWSA_LAYER: 3
+SGRWSA_LAYER: 3
+HIDDEN_SIZE: 512
+MULTI_HEAD: 4
+DROPOUT_R: 0.1
+FLAT_MLP_SIZE: 256
+FLAT_OUT_SIZE: 1024
+SRWSA_MIDSIZE: 4
+SGRWSA_SA_MIDSIZE: 16
+SGRWSA_GA_MIDSIZE: 64
+MAX_TOKEN: 16
+IMG_FEAT_PAD_SIZE: 100
+IMG_FEAT_SIZE: 2048
+OPT_BETAS: [0.9, 0.98]
+OPT_EPS: 1e-9
+"""
 
-def original(path: Path, changes: dict[str, str | None] | None = None) -> str:
-    lines = dict(line.split(": ", 1) for line in VQA.strip().split("\n"))
+
+def original(path: Path, changes: dict[str, str | None] | None = None, text: str = VQA) -> str:
+    lines = dict(line.split(": ", 1) for line in text.strip().split("\n"))
     for name, value in (changes or {}).items():
         if value is None:
             lines.pop(name, None)
@@ -92,6 +160,46 @@ def test_an_original_config_is_the_preset_of_its_row(
     sizes = {"eval_batch_size": ours.data.eval_batch_size}
     assert config.data.model_copy(update=sizes) == ours.data
     assert config.run_name == "trar"
+
+
+@pytest.mark.parametrize(
+    ("text", "changes", "row"),
+    [
+        (MCAN, {}, "mcan-small"),
+        (MCAN, {"MODEL_USE": None, "LOSS_FUNC": None}, "mcan-small"),  # as it was at first
+        (MCAN, MCAN_LARGE, "mcan-large"),
+        (MCAN, MCAN_CLEVR, "mcan-clevr"),
+        (RWSAN, {}, "rwsan-vqa"),
+    ],
+)
+def test_configs_of_other_systems_are_their_presets(
+    tmp_path: Path, text: str, changes: dict[str, str | None], row: str
+) -> None:
+    name = original(tmp_path / "theirs.yml", changes, text)
+    ours = build_config("somewhere", preset=row)
+    config = build_config("somewhere", preset=name)
+    assert config == ours.model_copy(update={"preset": name})
+
+
+def test_a_few_settings_of_rwsan_are_enough(tmp_path: Path) -> None:
+    name = original(tmp_path / "rwsan.yml", {}, "SGRWSA_LAYER: 4\nTRAIN_SPLIT: train+val+vg")
+    config, ours = (build_config("somewhere", preset=one) for one in (name, "rwsan-vqa"))
+    model = ours.model.model_copy(update={"image_repeats": 4})
+    changes = {"preset": name, "model": model, "split": "train+val+vg"}
+    assert config == ours.model_copy(update=changes)
+
+
+def test_what_mcan_vqa_leaves_out_is_what_its_code_works_out(tmp_path: Path) -> None:
+    name = original(tmp_path / "large_model.yml", {}, MCAN_VQA)
+    config = build_config("somewhere", preset=name)
+    model = config.model
+    assert (model.system, model.width, model.ff_width, model.flat_width) == (
+        *("mcan", 1024, 4096, 2048),
+    )
+    assert (config.optim.lr, config.optim.eps, config.data.accumulation) == (5e-5, 1e-9, 2)
+    assert read_preset(name).notes == (
+        f"{name}: CKPT_EPOCH, CKPT_VERSION: no setting of a recipe here, left out",
+    )
 
 
 def test_soft_routing_has_no_policy_and_nothing_to_binarize(tmp_path: Path) -> None:
@@ -160,10 +268,16 @@ def test_an_original_config_trains(shared_store: FeatureStore, tmp_path: Path) -
         ({"HIDEN_SIZE": "512"}, r"HIDEN_SIZE \(did you mean HIDDEN_SIZE\?\): not a key of"),
         ({"layer": "6"}, "layer.*: not a key of the original configs"),
         ({"ROUTING": "attention"}, "model.routing is 'attention', expected 'soft' or 'hard'"),
-        ({"MODEL_USE": "mcan"}, "MODEL_USE is 'mcan'; only 'TRAR' is to be had here"),
-        ({"ORDERS": None}, "no ORDERS, so this is no config of TRAR"),
+        ({"MODEL_USE": "mfb"}, "MODEL_USE is 'mfb', a model that is not here; configs of trar, mc"),
+        ({"MODEL_USE": "mcan"}, "model.orders is no setting of mcan"),
+        ({"ORDERS": None}, "no ORDERS, so this is no config of trar; those of trar, mcan, rwsan"),
+        (
+            {"MODEL_USE": None, "ORDERS": None, "ROUTING": None, "LAYER": None, "GLIMPSE": "4"},
+            "no LAYER, so this is no config of mcan; those of trar, mcan, rwsan can be given",
+        ),
         ({"OPT": "SGD"}, "OPT is 'SGD'; only 'Adam'"),
         ({"LOSS_FUNC": "kld"}, "LOSS_FUNC is 'kld', expected bce or ce"),
+        ({"LOSS_FUNC": "[bce]"}, r"LOSS_FUNC is \['bce'\], expected bce or ce"),
         ({"LOSS_REDUCTION": "elementwise_mean"}, "LOSS_REDUCTION is 'elementwise_mean'"),
         ({"OPT_PARAMS": "{beta: '(1, 2)'}"}, r"beta \(did you mean betas\?\)"),
         ({"OPT_PARAMS": "{eps: '__import__(\"os\").getpid()'}"}, "OPT_PARAMS eps is '__import__"),

@@ -81,6 +81,37 @@ def test_images_that_were_left_out_are_told(vqa_raw: Path, tmp_path: Path) -> No
     assert points["split train"] == ("443,757", "not in the store")
 
 
+def test_a_row_on_regions_names_its_features(store: FeatureStore) -> None:
+    points = found(store, preset="mcan-small")
+    assert points["features"] == (
+        "at most 100 regions x 2048, float32",
+        "8x8 cells x 8, float16",
+    )
+    assert "PyTorch 0.4.1" in points["versions"][0]
+
+
+def test_a_row_of_lxmert_is_compared_with_word_pieces_and_its_own_answers(
+    store: FeatureStore,
+) -> None:
+    points = found(store, preset="lxmert-span")
+    assert points["vocabulary"] == (
+        "30,522 word pieces of bert-base-uncased",
+        "no wordpiece in the store",
+    )
+    assert points["answers"] == ("3,129 of lxmert", "none of them in the store")
+    assert points["features"][0] == "36 regions x 2048, float32"
+    assert points["split"] == (
+        "train+nominival, scored on minival",
+        "train+val, scored on nothing",
+    )
+    assert points["weights start from"][0] == "LXMERT's pre-training (model_LXRT.pth)"
+    assert "word embeddings start from" not in points
+    args = ["reproduce", "lxmert-span", "--store", str(store.path), "--report-only"]
+    result = CliRunner().invoke(main, args)
+    assert result.exit_code == 0, result.output
+    assert "lxmert-span: 71.62 on test-dev" in result.output
+
+
 def test_a_preset_without_a_published_result_is_no_row(store: FeatureStore) -> None:
     with pytest.raises(ConfigError, match=r"no published row 'easy-vqa'.*there are clevr-hard-fc"):
         found(store, preset="easy-vqa")

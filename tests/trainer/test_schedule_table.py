@@ -14,7 +14,12 @@ from trar.errors import ConfigError
 from trar.trainer.config import build_config
 from trar.trainer.preset_files import preset_names
 from trar.trainer.run_folder import CONFIG_FILE
-from trar.trainer.schedule_table import config_of_run, plot_schedule, schedule_by_epoch
+from trar.trainer.schedule_table import (
+    config_of_run,
+    plot_by_epoch,
+    schedule_by_epoch,
+    schedule_by_step,
+)
 
 
 def run(*arguments: str) -> str:
@@ -47,10 +52,36 @@ def test_soft_routing_has_no_temperature() -> None:
 def test_every_preset_has_a_schedule(preset: str) -> None:
     config = build_config("somewhere", preset=preset)
     if config.schedule.kind == "cyclic":
-        with pytest.raises(ConfigError, match=r"goes by steps: from 1e-05 to 5e-05 in 2,000 steps"):
-            schedule_by_epoch(config)
+        rates = [row.learning_rate for row in schedule_by_step(config)]
+        assert max(rates) == pytest.approx(config.optim.lr)
+        assert rates[0] == rates[-1] == min(rates)
     else:
         assert len(schedule_by_epoch(config)) == config.schedule.epochs
+
+
+def test_a_schedule_by_steps_is_shown_for_one_cycle(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    path = tmp_path / "cycle.svg"
+    lines = run("--preset", "lxmert-vqa", "--plot", str(path)).split("\n")
+    bars = [line.split() for line in lines if "█" in line]
+    assert [bars[0][:2], bars[8][:2], bars[16][:2]] == [
+        ["0", "1e-05"],
+        ["2,000", "5e-05"],
+        ["4,000", "1e-05"],
+    ]
+    assert bars[8][2] == "█" * 20
+    said = "over and over: 2,000 steps up, 2,000 down. A step takes 128 questions."
+    assert said in "\n".join(lines)
+    assert b"<svg" in path.read_bytes()
+
+
+def test_a_short_cycle_has_a_row_a_step() -> None:
+    sets = ("--set", "schedule.up_steps=3", "--set", "schedule.down_steps=2", "--json")
+    rows = json.loads(run("--preset", "lxmert-vqa", *sets))
+    assert [row["step"] for row in rows] == [0, 1, 2, 3, 4, 5]
+    rates = [row["learning_rate"] for row in rows]
+    third = 1e-5 + 4e-5 / 3
+    assert rates == pytest.approx([1e-5, third, 1e-5 + 8e-5 / 3, 5e-5, 3e-5, 1e-5])
 
 
 def test_the_table_has_a_line_and_a_bar_an_epoch() -> None:
@@ -106,6 +137,10 @@ def test_a_picture_of_no_known_kind_is_refused(tmp_path: Path) -> None:
     result = CliRunner().invoke(main, arguments)
     assert result.exit_code == 1
     assert "matplotlib writes no .xyz files; use .png" in result.output
+    path = tmp_path / "none" / "schedule.png"
+    result = CliRunner().invoke(main, [*arguments[:-1], str(path)])
+    assert result.exit_code == 1
+    assert f"{path}: there is no folder {path.parent}; make it or name another" in result.output
 
 
 def test_without_matplotlib_the_extra_is_named(
@@ -114,4 +149,4 @@ def test_without_matplotlib_the_extra_is_named(
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     rows = schedule_by_epoch(build_config("somewhere", preset="easy-vqa"))
     with pytest.raises(ConfigError, match=r"pip install 'trar\[plots\]'"):
-        plot_schedule(rows, 0, "easy-vqa", tmp_path / "schedule.png")
+        plot_by_epoch(rows, 0, "easy-vqa", tmp_path / "schedule.png")

@@ -44,6 +44,15 @@ def score_options(function: Callable[..., Any]) -> Callable[..., Any]:
     return function
 
 
+_switches_option = click.option(
+    "--set",
+    "sets",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Another switch that changes no weight, such as model.language_kept=[0,2,4].",
+)
+
+
 def _logits_options(function: Callable[..., Any]) -> Callable[..., Any]:
     function = click.option(
         "--logits-dtype",
@@ -65,6 +74,7 @@ def _logits_options(function: Callable[..., Any]) -> Callable[..., Any]:
 @store_option
 @click.option("--split", default="val", show_default=True, help="The question split to score.")
 @score_options
+@_switches_option
 @_logits_options
 @device_option
 @json_option
@@ -73,6 +83,7 @@ def evaluate(
     store: Path,
     dataset: str | None,
     split: str,
+    sets: tuple[str, ...],
     rules: Literal["official", "legacy"],
     allow_trained_on: bool,
     question_types: bool,
@@ -95,10 +106,12 @@ def evaluate(
     from trar.trainer import evaluate as run_evaluation
     from trar.trainer import load_checkpoint
     from trar.trainer.leakage import leakage, refuse_trained_on
+    from trar.trainer.store_check import check_store
+    from trar.trainer.switches import with_switches
 
-    loaded = load_checkpoint(checkpoint or _newest_run())
+    loaded = with_switches(load_checkpoint(checkpoint or _newest_run()), sets)
     opened = loaded.view_of(FeatureStore(store, dataset))
-    remark = loaded.check_store(opened)
+    remark = check_store(loaded, opened)
     if remark:
         click.echo(f"Note: {remark}", err=True)
     leak = leakage(opened, loaded.trained_on, split)
@@ -119,10 +132,12 @@ def evaluate(
         )
     others = _without_image(opened, loaded.trained_on, split, rules)
     if as_json:
-        origin = {"checkpoint": str(loaded.path), "store": str(opened.path), "split": split}
+        origin: dict[str, Any] = {"checkpoint": str(loaded.path), "store": str(opened.path)}
+        origin |= {"split": split} | ({"set": list(sets)} if sets else {})
         click.echo(json.dumps(origin | as_plain(score, leak, others), indent=1))
         return
-    click.echo(f"{loaded.path} on {opened.path}, split {split}")
+    changed = f", with {', '.join(sets)}" if sets else ""
+    click.echo(f"{loaded.path} on {opened.path}, split {split}{changed}")
     report(score, leak, others, question_types=question_types)
 
 
@@ -135,6 +150,7 @@ def evaluate(
     type=PATH,
     help="The file to write.  [default: <run>/result-<split>.json; .txt for CLEVR]",
 )
+@_switches_option
 @_logits_options
 @device_option
 def predict(
@@ -143,6 +159,7 @@ def predict(
     dataset: str | None,
     split: str,
     out: Path | None,
+    sets: tuple[str, ...],
     save_logits: Path | None,
     logits_dtype: LogitsType,
     device: str,
@@ -161,8 +178,9 @@ def predict(
     from trar.trainer import predict as run_prediction
     from trar.trainer.expected_questions import left_out
     from trar.trainer.submission import need_order, submission_name, write_submission
+    from trar.trainer.switches import with_switches
 
-    loaded = load_checkpoint(checkpoint or _newest_run())
+    loaded = with_switches(load_checkpoint(checkpoint or _newest_run()), sets)
     opened = loaded.view_of(FeatureStore(store, dataset))
     path = out or loaded.path.parent / submission_name(opened.dataset, split)
     need_folder(path)

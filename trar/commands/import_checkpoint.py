@@ -67,7 +67,7 @@ def import_command(
         read_head_answers,
         read_vocabulary,
     )
-    from trar.trainer.importers import read_original
+    from trar.trainer.importers import UnmatchedNamesError, read_original
     from trar.trainer.preset_files import read_preset
 
     original = read_original(file)
@@ -89,16 +89,21 @@ def import_command(
             "--vocabulary and --answers"
         )
     path = out or file.with_suffix(".safetensors")
-    report = import_file(
-        original,
-        path,
-        config=config,
-        vocabulary=words,
-        answers=labels,
-        store=opened,
-        same_pooling=preset is not None,
-        head_answers=read_head_answers(pretrained_answers) if pretrained_answers else None,
-    )
+    try:
+        report = import_file(
+            original,
+            path,
+            config=config,
+            vocabulary=words,
+            answers=labels,
+            store=opened,
+            same_pooling=preset is not None,
+            head_answers=read_head_answers(pretrained_answers) if pretrained_answers else None,
+        )
+    except UnmatchedNamesError as error:
+        for line in error.lines:
+            click.echo(line, err=True)
+        raise
     notes = [*read_preset(config.preset).notes, *original.notes]
     notes.append(f"taken as trained on {config.split}" + ("" if split else "; else say --split"))
     if preset is None:

@@ -24,7 +24,8 @@ from trar.trainer.checkpoint import Checkpoint, save_checkpoint
 from trar.trainer.config import TrainConfig
 from trar.trainer.importers import ImportedTensor, Original, import_checkpoint
 from trar.trainer.model_sizes import feature_sizes
-from trar.trainer.schedules import temperature
+from trar.trainer.rates import epoch_temperature
+from trar.trainer.store_check import check_store
 
 _PRESETS = {
     "trar": "vqa-soft-avg",
@@ -115,7 +116,7 @@ def import_file(
         history=(),
     )
     if store is not None:
-        checkpoint.check_store(store)
+        check_store(checkpoint, store)
     if original.system == "trar":
         model.get_buffer("temperature").fill_(_last_temperature(config, original.epoch))
     without_moments = torch.optim.Adam(model.parameters())
@@ -134,13 +135,17 @@ def read_vocabulary(path: Path) -> Vocabulary:
 
 
 def read_answers(path: Path) -> AnswerDictionary:
-    """The answers of a store (``answers-*.json``), or a published ``answer_dict.json``.
+    """The answers of a store (``answers-*.json``), a published ``answer_dict.json``, or a list in
+    the order of their labels, as LXMERT's ``trainval_label2ans.json``.
 
     Raises:
         ConfigError: missing, or not JSON.
         StoreError: not an answer dictionary.
     """
-    return AnswerDictionary.from_json(_json(path, "--answers"), where=str(path))
+    said = _json(path, "--answers")
+    if isinstance(said, list) and all(isinstance(one, str) for one in said):
+        return AnswerDictionary(tuple(said))
+    return AnswerDictionary.from_json(said, where=str(path))
 
 
 def read_head_answers(path: Path) -> list[str]:
@@ -164,15 +169,7 @@ def read_head_answers(path: Path) -> list[str]:
 
 def _last_temperature(config: TrainConfig, epoch: int) -> float:
     """What training ended with, which the originals do not save."""
-    schedule, heat = config.schedule, config.temperature
-    return temperature(
-        heat.policy,
-        (epoch or schedule.epochs) - 1,
-        epochs=schedule.epochs,
-        warmup_epochs=schedule.warmup_epochs,
-        largest=heat.max,
-        smallest=heat.min,
-    )
+    return epoch_temperature(config, (epoch or config.schedule.epochs) - 1)
 
 
 def _json(path: Path, option: str) -> Any:

@@ -1,7 +1,9 @@
-"""Settings in the originals' spelling (TRAR-VQA ``configs/*/trar.yml``, openvqa's form), as ours.
+"""Settings in the originals' spelling, as ours: TRAR-VQA ``configs/*/trar.yml``, MCAN's of openvqa
+(``configs/*/mcan_*.yml``) and of mcan-vqa (``cfgs/*_model.yml``), and RWSAN's, which stand in its
+``cfgs/base_cfgs.py``, as YAML.
 
 Their files change the defaults of ``openvqa/core/base_cfgs.py``; what they leave open is taken from
-there, and the rest from the preset of their dataset. Nothing in a file is evaluated:
+there, and the rest from the preset of their system and dataset. Nothing in a file is evaluated:
 ``OPT_PARAMS`` holds Python literals as text, which are parsed.
 """
 
@@ -29,6 +31,11 @@ _NAMES = {
     "POOLING": "model.pooling",
     "ROUTING_MODE": "model.pooling",  # its name before the release
     "BINARIZE": "model.binarize",
+    "SRWSA_LAYER": "model.question_repeats",
+    "SGRWSA_LAYER": "model.image_repeats",
+    "SRWSA_MIDSIZE": "model.question_rank",
+    "SGRWSA_SA_MIDSIZE": "model.image_rank",
+    "SGRWSA_GA_MIDSIZE": "model.guided_rank",
     "IMG_SCALE": "data.grid",
     "MAX_TOKEN": "data.max_tokens",
     "BATCH_SIZE": "data.batch_size",
@@ -58,11 +65,17 @@ _DEFAULTS = {  # base_cfgs.py
     "WORD_EMBED_SIZE": 300,
     "USE_GLOVE": True,
 }
+_OWN_DEFAULTS = {"rwsan": {"LR_DECAY_LIST": [12, 14], "MAX_EPOCH": 16}}
+# The preset of each system with the loss of VQA, and with that of CLEVR.
+_BASES = {
+    "trar": {"bce": "vqa-soft-avg", "ce": "clevr-hard-fc"},
+    "mcan": {"bce": "mcan-small", "ce": "mcan-clevr"},
+    "rwsan": {"bce": "rwsan-vqa"},
+}
 _ADAM_DEFAULTS = {"betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 0, "amsgrad": False}
 _LOSSES = {"bce": "bce-sum", "ce": "ce-sum"}
 # One value alone is what we do; any other is a recipe that we do not have.
 _ONLY = {
-    "MODEL_USE": "TRAR",
     "FLAT_GLIMPSES": 1,
     "USE_BBOX_FEAT": False,
     "BBOX_NORMALIZE": False,
@@ -71,6 +84,7 @@ _ONLY = {
     "OPT": "Adam",
 }
 _SPECIAL = {
+    "MODEL_USE",
     "LOSS_FUNC",
     "OPT_PARAMS",
     "OPT_BETAS_0",
@@ -83,7 +97,7 @@ _SPECIAL = {
 _IGNORED = {
     *("GPU", "N_GPU", "DEVICES", "VERSION", "RESUME", "CKPT_VERSION", "CKPT_EPOCH", "CKPT_PATH"),
     *("RUN_MODE", "MODEL", "DATASET", "VERBOSE", "NUM_WORKERS", "PIN_MEM", "TEST_SAVE_PRED"),
-    *("SHUFFLE_MODE", "TASK"),
+    *("SHUFFLE_MODE", "TASK", "PRELOAD", "IMG_FEAT_SIZE", "IMG_FEAT_PAD_SIZE"),
 }
 _KNOWN = sorted({*_NAMES, *_ONLY, *_SPECIAL, *_IGNORED})
 
@@ -108,45 +122,77 @@ def translate(said: Mapping[Any, Any], *, where: str) -> Translation:
     Raises:
         ConfigError: an unknown key (with a suggestion), or a value for which we have no setting.
     """
+    system = _system(said, where)
     unknown = [str(name) for name in said if name not in _KNOWN]
     if unknown:
         raise ConfigError(
             f"{where}: {', '.join(name + _suggestion(name) for name in unknown)}: not a key of the "
-            "original configs; correct or remove it"
+            "original configs of TRAR, MCAN or RWSAN; correct or remove it"
         )
     for name, only in _ONLY.items():
         if name in said and said[name] != only:
             raise ConfigError(f"{where}: {name} is {said[name]!r}; only {only!r} is to be had here")
-    if "ORDERS" not in said:
-        raise ConfigError(
-            f"{where}: no ORDERS, so this is no config of TRAR; only those can be given as a preset"
-        )
-    clevr = said.get("LOSS_FUNC") == "ce"
-    values: dict[str, Any] = {}
-    for name, value in {**_DEFAULTS, **said}.items():
-        if name in _NAMES:
-            _put(values, _NAMES[name], value)
-    for name, value in _special(said, where).items():
+    loss = said.get("LOSS_FUNC", "bce")
+    if not isinstance(loss, str) or loss not in _BASES[system]:
+        expected = " or ".join(_BASES[system])
+        raise ConfigError(f"{where}: LOSS_FUNC is {loss!r}, expected {expected}")
+    complete = {**_DEFAULTS, **_OWN_DEFAULTS.get(system, {}), **said}
+    changes = {_NAMES[name]: value for name, value in complete.items() if name in _NAMES}
+    changes |= _special(said, where) | (_routing if system == "trar" else _sizes)(said)
+    values: dict[str, Any] = {"loss": _LOSSES[loss]}
+    for name, value in changes.items():
         _put(values, name, value)
     ignored = sorted(_IGNORED & said.keys())
     note = f"{where}: {', '.join(ignored)}: no setting of a recipe here, left out"
-    return Translation(
-        "clevr-hard-fc" if clevr else "vqa-soft-avg", values, (note,) if ignored else ()
-    )
+    return Translation(_BASES[system][loss], values, (note,) if ignored else ())
+
+
+def _system(said: Mapping[Any, Any], where: str) -> str:
+    """Whose config this is: by its ``MODEL_USE``, which older ones do not have, or by its keys.
+    Every file of openvqa's form with ``LAYER`` and nothing of TRAR or RWSAN is one of MCAN."""
+    named = said.get("MODEL_USE")
+    if named is not None and str(named).lower() not in _BASES:
+        raise ConfigError(
+            f"{where}: MODEL_USE is {named!r}, a model that is not here; configs of "
+            f"{', '.join(_BASES)} can be given as a preset"
+        )
+    if named is not None:
+        system = str(named).lower()
+    elif "ORDERS" in said or "ROUTING" in said:
+        system = "trar"
+    else:
+        system = "rwsan" if any("RWSA_" in str(name) for name in said) else "mcan"
+    needed = {"trar": "ORDERS", "mcan": "LAYER"}.get(system)
+    if needed not in (None, *said):
+        raise ConfigError(
+            f"{where}: no {needed}, so this is no config of {system}; those of "
+            f"{', '.join(_BASES)} can be given as a preset"
+        )
+    return system
+
+
+def _routing(said: Mapping[str, Any]) -> dict[str, Any]:
+    """What TRAR's evaluation does, and its files do not say."""
+    hard = said.get("ROUTING") == "hard"  # then scored with noise at the largest temperature
+    found: dict[str, Any] = {
+        "model.eval_alpha": "gumbel" if hard else "softmax",
+        "model.eval_tau": said.get("TAU_MAX", 10.0) if hard else None,
+    }
+    if not hard:
+        found["model.binarize"] = False  # theirs is without effect then
+    return found
+
+
+def _sizes(said: Mapping[str, Any]) -> dict[str, Any]:
+    """The width inside the feed-forward, which mcan-vqa and RWSAN do not say."""
+    width = said.get("HIDDEN_SIZE", 512)
+    implied = "FF_SIZE" not in said and "MODEL_USE" not in said and isinstance(width, int)
+    return {"model.ff_width": 4 * width} if implied else {}
 
 
 def _special(said: Mapping[str, Any], where: str) -> dict[str, Any]:
     """What is not one setting under another name."""
     found: dict[str, Any] = {}
-    loss = said.get("LOSS_FUNC", "bce")
-    if loss not in _LOSSES:
-        raise ConfigError(f"{where}: LOSS_FUNC is {loss!r}, expected {' or '.join(_LOSSES)}")
-    found["loss"] = _LOSSES[loss]
-    hard = said.get("ROUTING") == "hard"  # then scored with noise at the largest temperature
-    found["model.eval_alpha"] = "gumbel" if hard else "softmax"
-    found["model.eval_tau"] = said.get("TAU_MAX", 10.0) if hard else None
-    if not hard:
-        found["model.binarize"] = False  # theirs is without effect then
     if "OPT" in said or "OPT_PARAMS" in said:
         adam = _adam(said.get("OPT_PARAMS") or {}, where)
         found |= {"optim.betas": adam["betas"], "optim.eps": adam["eps"]}

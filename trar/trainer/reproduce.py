@@ -10,25 +10,65 @@ import os
 import platform
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import torch
 
-from trar.features.reader import SCHEME, TOKENIZER, FeatureStore
+from trar.features.reader import SCHEME, FeatureStore
 from trar.trainer.config import TrainConfig, build_config
 from trar.trainer.preset_files import Published, load_preset, published_row, read_preset
 from trar.trainer.word_vectors import choose_vectors
 
-# Answer dictionaries and vocabularies of the published runs. VQA: openvqa's answer_dict.json, and
-# the train, val, test and VG questions; CLEVR's are built from its questions.
+
+class _AnswerFile(NamedTuple):
+    name: str
+    digest: str
+
+
+# Answers of the published runs; CLEVR's are built from its questions. Of VQA's the file, by
+# ``data.targets``, with our digest of its answers in their order.
 _ANSWERS = {"vqa": 3129, "clevr": 28}
-_VQA_ANSWERS_DIGEST = "82426aed6b0b3522ffa3471e9a480ea2c2d7beeae9da4e78127814f4d460246b"
-_WORDS = {"vqa": 20573}
+_VQA_ANSWERS = {
+    "openvqa": _AnswerFile(
+        "answer_dict.json", "82426aed6b0b3522ffa3471e9a480ea2c2d7beeae9da4e78127814f4d460246b"
+    ),
+    "lxmert": _AnswerFile(
+        "trainval_label2ans.json",
+        "4c72c5f0cdaa5da9edaa9506ed3c7c4367b97aa436a1b293e5f98395a46334d1",
+    ),
+}
+# Vocabularies of the published runs, by dataset and ``data.tokenizer``.
+_WORDS = {
+    ("vqa", "openvqa"): (20573, "tokens of the train, val, test and VG question files"),
+    ("vqa", "wordpiece"): (30522, "word pieces of bert-base-uncased"),
+}
 _WIDTHS = {"vqa": 2048, "clevr": 1024}
 _VECTORS = ("en_vectors_web_lg", "glove.840B.300d")
 _NOT_OF_A_RECIPE = {"store", "dataset", "preset", "run", "runs", "seed", "device", "log_steps"}
 _UNKNOWN = "not published"
+
+
+@dataclass(frozen=True)
+class _Origin:
+    """What the published runs of a system have in common: the ``regions`` of an image where it is
+    no grid, their ``split`` where it is no preset's, and the ``weights`` that they start from."""
+
+    versions: str = _UNKNOWN
+    regions: str = "at most 100 regions"
+    split: str | None = None
+    weights: str | None = None
+
+
+_ORIGINS = {
+    "trar": _Origin("Python 3.7, PyTorch 1.7.1"),
+    "mcan": _Origin("Python 3.5 and PyTorch 0.4.1, or later"),
+    "lxmert": _Origin(
+        regions="36 regions",
+        split="train+nominival, scored on minival",
+        weights="LXMERT's pre-training (model_LXRT.pth)",
+    ),
+}
 
 
 @dataclass(frozen=True)
@@ -61,7 +101,9 @@ def differences(
     return [
         *_settings(config),
         *_data(config, store, counts),
-        *_words_and_answers(config, store),
+        *_words(config, store),
+        *_answers(config, store),
+        *_start(config, store),
         *_circumstances(config, store, published),
     ]
 
@@ -97,34 +139,55 @@ def _data(
         left_out = sum(len(store.skipped(one)) for one in split.image_splits)
         if left_out:
             yield Difference(f"images of {name} left out", "none", f"{left_out:,}")
+    origin = _origin(config)
+    trained = f"{config.split}, scored on {config.eval_split or 'nothing'}"
+    if origin.split not in (None, trained):
+        yield Difference("split", origin.split, trained)
     side, width = load_preset(config.preset)["data"]["grid"], _WIDTHS.get(meta.dataset)
-    expected_features = f"{side}x{side} cells x {width}, float32"
-    if width is not None and meta.feature.describe() != expected_features:
-        yield Difference("features", expected_features, meta.feature.describe())
+    rows = f"{side}x{side} cells" if side else origin.regions
+    here = meta.feature.describe()
+    if width is not None and not here.startswith(f"{rows} x {width}, float32"):
+        yield Difference("features", f"{rows} x {width}, float32", here)
     yield Difference("bytes of the features", _UNKNOWN, f"store {meta.fingerprint}")
 
 
-def _words_and_answers(config: TrainConfig, store: FeatureStore) -> Iterator[Difference]:
-    meta = store.meta
-    words, labels = meta.vocabularies[TOKENIZER], meta.answer_schemes[SCHEME]
-    expected = _WORDS.get(meta.dataset)
-    if expected not in (None, words.tokens):
-        made_from = ", ".join(f"{name} ({count:,})" for name, count in words.made_from.items())
+def _words(config: TrainConfig, store: FeatureStore) -> Iterator[Difference]:
+    tokenizer = config.data.tokenizer
+    words = store.meta.vocabularies.get(tokenizer)
+    count, what = _WORDS.get((store.meta.dataset, tokenizer), (None, ""))
+    if words is None:
+        yield Difference("vocabulary", f"{_number(count)} {what}", f"no {tokenizer} in the store")
+    elif count not in (None, words.tokens):
+        made_from = ", ".join(f"{name} ({of:,})" for name, of in words.made_from.items())
         yield Difference(
-            "vocabulary",
-            f"{expected:,} tokens of the train, val, test and VG question files",
-            f"{words.tokens:,} tokens of {made_from}",
+            "vocabulary", f"{_number(count)} {what}", f"{words.tokens:,} tokens of {made_from}"
         )
-    if labels.answers != _ANSWERS.get(meta.dataset, labels.answers):
-        yield Difference("answers", f"{_ANSWERS[meta.dataset]:,}", f"{labels.answers:,}")
-    elif meta.dataset == "vqa" and labels.digest != _VQA_ANSWERS_DIGEST:
+
+
+def _answers(config: TrainConfig, store: FeatureStore) -> Iterator[Difference]:
+    dataset, targets = store.meta.dataset, config.data.targets
+    labels, count = store.meta.answer_schemes.get(targets), _ANSWERS.get(dataset)
+    if labels is None:
+        yield Difference("answers", f"{_number(count)} of {targets}", "none of them in the store")
+    elif count not in (None, labels.answers):
+        yield Difference("answers", _number(count), f"{labels.answers:,}")
+    elif dataset == "vqa" and labels.digest != (file := _VQA_ANSWERS[targets]).digest:
         yield Difference(
-            "answers",
-            "answer_dict.json",
-            "as many, but others or in another order (--answers FILE)",
+            "answers", file.name, "as many, but others or in another order (--answers FILE)"
         )
+
+
+def _start(config: TrainConfig, store: FeatureStore) -> Iterator[Difference]:
+    """What the weights begin with."""
+    weights = _origin(config).weights
+    if weights is not None:
+        if config.start_from is None:
+            yield Difference(
+                "weights start from", weights, "nothing (trar import, --set start_from=FILE)"
+            )
+        return
     start = choose_vectors(config, store)
-    source = meta.vectors[start.name].made_from if start.name else start.note
+    source = store.meta.vectors[start.name].made_from if start.name else start.note
     if not any(name in source for name in _VECTORS):
         yield Difference("word embeddings start from", _VECTORS[0], source)
 
@@ -135,7 +198,7 @@ def _circumstances(
     yield Difference("seed", f"{_UNKNOWN}, drawn at random", str(config.seed))
     yield Difference(
         "versions",
-        "Python 3.7, PyTorch 1.7.1",
+        _origin(config).versions,
         f"Python {platform.python_version()}, PyTorch {torch.__version__}",
     )
     processes = int(os.environ.get("WORLD_SIZE", "1"))  # torchrun's
@@ -164,6 +227,10 @@ def report_json(
         "seed": config.seed,
         "differences": [vars(one) for one in found],
     }
+
+
+def _origin(config: TrainConfig) -> _Origin:
+    return _ORIGINS.get(config.model.system, _Origin())
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

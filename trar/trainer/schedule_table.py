@@ -1,21 +1,30 @@
-"""Learning rate and temperature of a recipe, epoch by epoch."""
+"""Learning rate and temperature of a recipe, epoch by epoch, or one cycle of the learning rate of a
+recipe that goes by steps."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import yaml
 
 from trar.errors import ConfigError
 from trar.fileio import disk_errors
 from trar.trainer.config import TrainConfig, config_from
+from trar.trainer.drawing import new_figure, save_figure
 from trar.trainer.preset_files import parse_yaml
+from trar.trainer.rates import (
+    epoch_learning_rate,
+    epoch_temperature,
+    step_learning_rate,
+    uses_temperature,
+)
 from trar.trainer.run_folder import CONFIG_FILE
-from trar.trainer.schedules import learning_rate_factor, temperature
 
 POLICIES = ("slow", "fast", "finetune")  # by number, as the originals call them
+_ROWS_UP_AND_DOWN = 8
 
 
 @dataclass(frozen=True)
@@ -29,43 +38,35 @@ class EpochSchedule:
     policies: dict[str, float]
 
 
-def schedule_by_epoch(config: TrainConfig) -> list[EpochSchedule]:
-    """The whole schedule of a recipe.
+@dataclass(frozen=True)
+class StepSchedule:
+    """The learning rate in ``step`` of a run, from 0."""
 
-    Raises:
-        ConfigError: it goes by steps.
-    """
-    schedule, heat = config.schedule, config.temperature
-    if schedule.kind == "cyclic":
-        raise ConfigError(
-            f"the learning rate of this recipe goes by steps: from "
-            f"{config.optim.lr * schedule.lowest:.3g} to {config.optim.lr:.3g} in "
-            f"{schedule.up_steps:,} steps and back in {schedule.down_steps:,}, over and over; "
-            "there is no table by epoch"
-        )
+    step: int
+    learning_rate: float
+
+
+def schedule_by_epoch(config: TrainConfig) -> list[EpochSchedule]:
+    """The whole schedule of a recipe that goes by epochs."""
+    assert config.schedule.kind == "epochs"
     rows = []
-    for epoch in range(schedule.epochs):
-        factor = learning_rate_factor(
-            epoch,
-            warmup_epochs=schedule.warmup_epochs,
-            decay_epochs=schedule.decay_epochs,
-            decay_rate=schedule.decay_rate,
-        )
-        warmth = [
-            temperature(
-                policy,
-                epoch,
-                epochs=schedule.epochs,
-                warmup_epochs=schedule.warmup_epochs,
-                largest=heat.max,
-                smallest=heat.min,
-            )
-            for policy in range(len(POLICIES))
-        ]
-        own = warmth[heat.policy] if getattr(config.model, "routing", None) == "hard" else None
+    for epoch in range(config.schedule.epochs):
+        rate = epoch_learning_rate(config, epoch)
+        warmth = [epoch_temperature(config, epoch, policy) for policy in range(len(POLICIES))]
+        own = warmth[config.temperature.policy] if uses_temperature(config) else None
         policies = dict(zip(POLICIES, warmth, strict=True))
-        rows.append(EpochSchedule(epoch + 1, config.optim.lr * factor, own, policies))
+        rows.append(EpochSchedule(epoch + 1, rate, own, policies))
     return rows
+
+
+def schedule_by_step(config: TrainConfig) -> list[StepSchedule]:
+    """One cycle of a recipe that goes by steps, in at most eight rows up and eight down."""
+    assert config.schedule.kind == "cyclic"
+    up, down = config.schedule.up_steps, config.schedule.down_steps
+    parts = range(_ROWS_UP_AND_DOWN + 1)
+    steps = {up * part // _ROWS_UP_AND_DOWN for part in parts}
+    steps |= {up + down * part // _ROWS_UP_AND_DOWN for part in parts}
+    return [StepSchedule(step, step_learning_rate(config, step)) for step in sorted(steps)]
 
 
 def config_of_run(folder: Path) -> TrainConfig:
@@ -86,26 +87,18 @@ def config_of_run(folder: Path) -> TrainConfig:
     return config_from(TrainConfig, settings)
 
 
-def plot_schedule(rows: Sequence[EpochSchedule], policy: int, title: str, path: Path) -> None:
+def plot_by_epoch(rows: Sequence[EpochSchedule], policy: int, title: str, path: Path) -> None:
     """Draw the learning rate, and the temperature under the three policies, into ``path``; the
     policy of the recipe stands out where its routing is hard.
 
     Raises:
         ConfigError: matplotlib is not installed, or does not know the file's suffix.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise ConfigError(
-            "--plot needs matplotlib: pip install 'trar[plots]', or take the table or --json"
-        ) from None
-    epochs = [row.epoch for row in rows]
-    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    figure = new_figure(9, 3.6)
     figure.suptitle(title)
+    epochs = [row.epoch for row in rows]
     rates, heats = figure.subplots(1, 2)
-    rates.plot(epochs, [row.learning_rate for row in rows], marker="o", color="C0")
-    rates.set_title("learning rate")
-    rates.ticklabel_format(axis="y", style="sci", scilimits=(0, 0))
+    _draw_rates(rates, epochs, rows, "epoch")
     for number, name in enumerate(POLICIES):
         own = rows[0].temperature is not None and number == policy
         heats.plot(
@@ -120,14 +113,29 @@ def plot_schedule(rows: Sequence[EpochSchedule], policy: int, title: str, path: 
     soft = rows[0].temperature is None
     heats.set_title("temperature by policy" + (" (soft routing: unused)" if soft else ""))
     heats.legend()
+    heats.set_xlabel("epoch")
     for axes in (rates, heats):
-        axes.set_xlabel("epoch")
         axes.set_xticks(epochs if len(epochs) <= 16 else epochs[:: len(epochs) // 12])
         axes.set_ylim(bottom=0)
         axes.grid(alpha=0.3)
-    if path.suffix.lstrip(".") not in figure.canvas.get_supported_filetypes():
-        raise ConfigError(
-            f"{path}: matplotlib writes no {path.suffix or 'nameless'} files; use .png"
-        )
-    with disk_errors(path):
-        figure.savefig(path, dpi=150)
+    save_figure(figure, path)
+
+
+def plot_by_step(rows: Sequence[StepSchedule], title: str, path: Path) -> None:
+    """Draw one cycle of the learning rate into ``path``; errors as ``plot_by_epoch``."""
+    figure = new_figure(5, 3.6)
+    figure.suptitle(title)
+    axes = figure.subplots()
+    _draw_rates(axes, [row.step for row in rows], rows, "step")
+    axes.set_ylim(bottom=0)
+    axes.grid(alpha=0.3)
+    save_figure(figure, path)
+
+
+def _draw_rates(
+    axes: Any, places: list[int], rows: Sequence[EpochSchedule | StepSchedule], unit: str
+) -> None:
+    axes.plot(places, [row.learning_rate for row in rows], marker="o", color="C0")
+    axes.set_title("learning rate")
+    axes.set_xlabel(unit)
+    axes.ticklabel_format(axis="y", style="sci", scilimits=(0, 0))

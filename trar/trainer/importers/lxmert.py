@@ -18,7 +18,7 @@ from torch import Tensor
 from trar.errors import CheckpointError
 from trar.trainer.importers.names import NameTable, count_layers, shape
 from trar.trainer.models.adaptive_attention import SMALLEST_ALPHA
-from trar.trainer.models.lxmert import LxmertConfig
+from trar.trainer.models.lxmert_config import LxmertConfig
 
 ADAPTERS = ("visn_fc",)
 MARKS = ("lxrt_encoder.", "bert.encoder.x_layers.")
@@ -136,13 +136,13 @@ def name_table(config: LxmertConfig, adapter: str = ADAPTERS[0]) -> NameTable:
     for ours, original in (("feature", "visn"), ("box", "box")):
         table.linear(ours, f"{_BERT}encoder.visn_fc.{original}_fc")
         table.linear(f"{ours}_norm", f"{_BERT}encoder.visn_fc.{original}_layer_norm")
+    everywhere = config.learns_spans(words_only=False)
     for stack in ("language", "object"):
         for number in range(getattr(config, f"{stack}_layers")):
             ours, original = f"{stack}.{number}", _in_layer(stack, number)
-            spans = config.attention(words_only=stack == "language").ramp is not None
+            spans = config.learns_spans(words_only=stack == "language")
             _attention(table, ours, f"{original}.attention", "self", config, spans=spans)
             _feed_forward(table, ours, original, "intermediate", "output")
-    everywhere = config.attention(words_only=False).ramp is not None
     for number in range(config.cross_layers):
         ours, original = f"cross.{number}", _in_layer("cross", number)
         _attention(
@@ -180,6 +180,13 @@ def notes(state: Mapping[str, Tensor]) -> list[str]:
         said.append(
             f"it has a span for each of {max(places)} places in a batch: the mean of a head's is "
             "taken, as no sample has a place of its own"
+        )
+    alphas = [value for name, value in state.items() if name.endswith(_ALPHA)]
+    outside = sum(int(((x < SMALLEST_ALPHA) | (x > 2)).sum()) for x in alphas)
+    if outside:
+        said.append(
+            f"{outside} of {sum(map(len, alphas))} alphas lie outside {SMALLEST_ALPHA} to 2, where "
+            "entmax is not sure to be a number: the nearest is taken, so these heads differ"
         )
     return said
 

@@ -24,7 +24,7 @@ _ROTARY_BASE = 10000.0
 
 @dataclass(frozen=True, kw_only=True)
 class LsatConfig(McanConfig):
-    """``window``: cells of a window, the last one shorter where they do not fill the grid.
+    """``window``: cells of a window; the last one is shorter where they do not fill the grid.
     ``look_back``, ``look_forward``: how many windows before and after its own a cell sees.
     ``rotary``: queries and keys carry their position; without, a cell knows its window alone."""
 
@@ -36,6 +36,13 @@ class LsatConfig(McanConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.window > self.grid_side**2:
+            raise ConfigError(
+                f"window is {self.window} cells, the grid of {self.grid_side}x{self.grid_side} has "
+                f"{self.grid_side**2}; set model.window to a part of it, such as two rows "
+                f"({2 * self.grid_side}), or prepare a larger grid (`trar-data prepare --features "
+                "DIR`)"
+            )
         if self.rotary and self.width // self.heads % 2:
             raise ConfigError(
                 f"a head of {self.width // self.heads} channels has no pairs to rotate; change "

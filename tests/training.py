@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from trar.trainer.config import TrainConfig, build_config
+from trar.trainer.progress import Progress
 
 SMALL = (
     "model.layers=1",
@@ -35,3 +36,16 @@ def small_config(store: Path, runs: Path, *sets: str, **settings: object) -> Tra
         sets=(*SMALL, *sets),
         **settings,
     )
+
+
+class StopAfter:
+    """A report that is stopped by Ctrl-C after so many steps."""
+
+    def __init__(self, steps: int) -> None:
+        self.left = steps
+
+    def __call__(self, told: Progress) -> None:
+        if told.stage == "train":
+            self.left -= 1
+            if not self.left:
+                raise KeyboardInterrupt

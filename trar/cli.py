@@ -6,7 +6,9 @@ imported inside the commands, so that --help answers at once.
 
 from __future__ import annotations
 
+import atexit
 import os
+import signal
 import sys
 import traceback
 from typing import Any
@@ -24,7 +26,7 @@ from trar.commands.prepare import prepare
 from trar.commands.repair import repair
 from trar.commands.reproduce import reproduce
 from trar.commands.show import info, show
-from trar.commands.show_attention import alphas, routing, spans
+from trar.commands.show_attention import alphas, layers, routing, spans, sparsity
 from trar.commands.show_schedule import show as show_recipe
 from trar.commands.submit import submit
 from trar.commands.train import train
@@ -45,6 +47,8 @@ class TrarGroup(click.Group):
             click.echo(f"{_rank()}Error: {error}", err=True)
             sys.exit(1)
         except (click.Abort, KeyboardInterrupt):
+            # before what torch does at the end, which a second Ctrl-C would break off
+            atexit.register(signal.signal, signal.SIGINT, signal.SIG_IGN)
             click.echo("Stopped.", err=True)
             sys.exit(130)
         except BrokenPipeError:  # `trar-data info | head`
@@ -84,7 +88,7 @@ def main() -> None:
 
 for command in (fetch, prepare, verify, repair, convert, info, show):
     data.add_command(command)
-for command in (spans, alphas, routing):
+for command in (spans, alphas, sparsity, layers, routing):
     show_recipe.add_command(command)
 for command in (
     train,

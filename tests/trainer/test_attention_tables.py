@@ -1,4 +1,5 @@
-"""What ``trar show spans``, ``alphas`` and ``routing`` say of trained models."""
+"""What ``trar show spans``, ``alphas``, ``sparsity``, ``layers`` and ``routing`` say of trained
+models."""
 
 from __future__ import annotations
 
@@ -8,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from test_lxmert_training import small
+from test_lxmert_training import ALL, small
 from training import small_config
 
 from trar.cli import main
@@ -16,11 +17,12 @@ from trar.features.reader import FeatureStore
 from trar.trainer.attention_tables import routing_weights
 from trar.trainer.checkpoint import load_checkpoint
 from trar.trainer.loop import train
+from trar.trainer.run_folder import read_log
 
 
 @pytest.fixture(scope="module")
 def adaptive(shared_store: FeatureStore, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    sets = ("model.adaptive_span=true", "model.entmax=true", "schedule.epochs=1")
+    sets = (*ALL, "model.cross_kept=[1]", "schedule.epochs=1", "optim.lr=0.3")
     config = small(shared_store.path, tmp_path_factory.mktemp("adaptive"), *sets)
     return train(config).checkpoint
 
@@ -55,6 +57,30 @@ def test_every_head_that_has_learned_one_is_shown(adaptive: Path, command, what,
     assert (tmp_path / "x.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_sparsity_and_layers_are_those_that_training_has_logged(
+    adaptive: Path, shared_store: FeatureStore, tmp_path: Path
+) -> None:
+    (line,) = [one for one in read_log(adaptive.parent) if one["event"] == "figures"]
+    logged, store = line["figures"], ["--store", str(shared_store.path), "--device", "cpu"]
+    rows = json.loads(run("sparsity", str(adaptive), *store, "--json"))
+    assert {row["attention"] for row in rows} == set(logged["sparsity"])
+    for row in rows:
+        assert row["heads"] == pytest.approx(logged["sparsity"][row["attention"]], abs=1e-6)
+    assert "language.0.attention" in run("sparsity", str(adaptive), *store, "--questions", "3")
+    layers = json.loads(run("layers", str(adaptive), "--json"))
+    assert [one["layer"] for one in layers if not one["evaluation"]] == ["cross.0"]
+    trained = logged["layers_in_training"]
+    assert [one["training"] for one in layers] == [*trained["language"], *trained["object"],
+                                                   *trained["cross"]]  # fmt: skip
+    assert 0 < layers[0]["training"] < 1
+    assert "at evaluation" in run("layers", str(adaptive))
+    pytest.importorskip("matplotlib")
+    for command in (["sparsity", str(adaptive), *store], ["layers", str(adaptive)]):
+        path = tmp_path / f"{command[0]}.png"
+        run(*command, "--plot", str(path))
+        assert path.read_bytes().startswith(b"\x89PNG")
+
+
 def test_the_weights_of_windows_are_means_over_the_questions_of_a_type(
     routed: Path, shared_store: FeatureStore
 ) -> None:
@@ -79,3 +105,7 @@ def test_models_that_have_learned_none_say_so(
     store = ["--store", str(shared_store.path)]
     result = CliRunner().invoke(main, ["show", "routing", str(adaptive), *store])
     assert (result.exit_code, "lxmert routes nothing" in result.output) == (1, True)
+    result = CliRunner().invoke(main, ["show", "sparsity", str(routed), *store])
+    assert (result.exit_code, "is ever zero; train lxmert" in result.output) == (1, True)
+    result = CliRunner().invoke(main, ["show", "layers", str(routed)])
+    assert (result.exit_code, "--set model.layer_drop=1" in result.output) == (1, True)

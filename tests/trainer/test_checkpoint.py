@@ -11,11 +11,11 @@ from safetensors.torch import load_file, save_file
 from stores import COLOURS, StorePlan, make_store
 from training import small_config
 
-from trar.errors import CheckpointError, StoreError
+from trar.errors import CheckpointError
 from trar.features.reader import FeatureStore
 from trar.trainer.checkpoint import load_checkpoint
 from trar.trainer.loop import train
-from trar.trainer.model_sizes import check_readable
+from trar.trainer.store_check import check_store
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +46,7 @@ def test_everything_comes_back(trained: Path, shared_store: FeatureStore) -> Non
     assert checkpoint.store_fingerprint == shared_store.meta.fingerprint
     assert checkpoint.config.model.routing == "hard"
     assert checkpoint.history[0]["scores"]["rules"] == "exact match"
-    assert checkpoint.check_store(shared_store, same_store=True) is None
+    assert check_store(checkpoint, shared_store, same_store=True) is None
 
 
 def test_the_temperature_is_saved_with_the_weights(trained: Path) -> None:
@@ -118,7 +118,7 @@ def test_another_format_version_is_refused(tmp_path: Path) -> None:
 def test_a_store_of_other_words_is_refused(trained: Path, tmp_path: Path) -> None:
     store = make_store(tmp_path / "other", StorePlan(extra_words=("how many dogs",)))
     with pytest.raises(CheckpointError) as caught:
-        load_checkpoint(trained).check_store(store)
+        check_store(load_checkpoint(trained), store)
     message = str(caught.value)
     assert "the checkpoint's vocabulary has 9 tokens (digest " in message
     assert "has 12 (" in message
@@ -137,13 +137,13 @@ def test_the_question_files_that_a_store_lacks_are_named(
     )
     checkpoint = dataclasses.replace(checkpoint, vocabulary=larger)
     with pytest.raises(CheckpointError, match="the store was made without vg"):
-        checkpoint.check_store(shared_store)
+        check_store(checkpoint, shared_store)
 
 
 def test_a_store_of_other_answers_is_refused(trained: Path, tmp_path: Path) -> None:
     store = make_store(tmp_path / "other", StorePlan(known_answers=(*COLOURS, "yes", "no", "two")))
     with pytest.raises(CheckpointError, match=r"has 6 answers \(.* has 7 \(.*made from train"):
-        load_checkpoint(trained).check_store(store)
+        check_store(load_checkpoint(trained), store)
 
 
 @pytest.mark.parametrize(
@@ -154,7 +154,7 @@ def test_a_store_of_other_features_is_refused(
 ) -> None:
     store = make_store(tmp_path / "other", StorePlan(**change))
     with pytest.raises(CheckpointError, match=f"reads 4x4 cells of 8 numbers, .* has {found}"):
-        load_checkpoint(trained).check_store(store)
+        check_store(load_checkpoint(trained), store)
 
 
 def test_another_store_of_the_same_meaning_is_fine_to_evaluate_on(
@@ -162,17 +162,8 @@ def test_another_store_of_the_same_meaning_is_fine_to_evaluate_on(
 ) -> None:
     store = make_store(tmp_path / "other", StorePlan(seed=1))
     checkpoint = load_checkpoint(trained)
-    remark = checkpoint.check_store(store)
+    remark = check_store(checkpoint, store)
     assert remark is not None
     assert "is not the store that checkpoint-001.safetensors was trained on" in remark
     with pytest.raises(CheckpointError, match="going on would train on other data"):
-        checkpoint.check_store(store, same_store=True)
-
-
-def test_a_grid_that_is_no_square_is_refused(shared_store: FeatureStore) -> None:
-    class Oblong:
-        path = shared_store.path
-        meta = type("Meta", (), {"feature": type("Spec", (), {"width": 8, "grid": (2, 3)})})
-
-    with pytest.raises(StoreError, match="a grid of 2x3 cells; trar needs a square one"):
-        check_readable("trar", Oblong())  # type: ignore[arg-type]
+        check_store(checkpoint, store, same_store=True)

@@ -97,7 +97,7 @@ def test_a_wrong_set_is_explained(one: str, message: str) -> None:
         ("data.accumulation=3", "data: batch_size 32 does not divide into accumulation 3 equal"),
         ("temperature.policy=3", "temperature.policy is 3, expected less than or equal to 2"),
         ("temperature.min=11", "temperature: min 11.0 is larger than max 10.0"),
-        ("run=../elsewhere", "run is '../elsewhere'"),
+        ("run=../elsewhere", "run is '../elsewhere', expected a folder's name of letters, digits"),
         ("split=train+train", r"split is 'train\+train', expected names once each"),
         ("split=train+", r"split is 'train\+', expected names once each"),
         ("seed=-1", "seed is -1, expected greater than or equal to 0"),

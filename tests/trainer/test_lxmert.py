@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from trar.errors import ConfigError
 from trar.trainer.models import build_model
-from trar.trainer.models.lxmert import Lxmert, LxmertConfig, box_shares
+from trar.trainer.models.lxmert import Lxmert
+from trar.trainer.models.lxmert_config import LxmertConfig
 
 SMALL = LxmertConfig(
     vocabulary_size=30,
@@ -150,17 +151,6 @@ def test_pruned_layers_might_as_well_not_be_there() -> None:
     smaller.load_state_dict(state)
     assert torch.equal(kept(*batch), smaller(*batch))
     assert not torch.equal(kept(*batch), model(*batch))
-
-
-def test_without_boxes_the_objects_are_the_cells_of_a_grid() -> None:
-    shares = box_shares(torch.zeros(2, 4, 12), None, None)
-    assert shares.tolist() == [
-        [[0, 0, 0.5, 0.5], [0.5, 0, 1, 0.5], [0, 0.5, 0.5, 1], [0.5, 0.5, 1, 1]]
-    ]
-    box, size = torch.tensor([[[20.0, 10, 40, 30]]]), torch.tensor([[100, 200]])
-    assert box_shares(torch.zeros(1, 1, 12), box, size).squeeze().tolist() == pytest.approx(
-        [0.1, 0.1, 0.2, 0.3]
-    )
 
 
 def test_the_penalty_is_the_mean_span_of_each_attention() -> None:

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
 from stores import StorePlan, make_store
 
 from trar.errors import StoreError
@@ -20,10 +16,10 @@ from trar.trainer.config import TrainConfig, build_config
 from trar.trainer.evaluator import evaluate
 from trar.trainer.loop import train
 from trar.trainer.models import build_model
+from trar.trainer.new_model import whole_model_config
 from trar.trainer.progress import Progress
 from trar.trainer.run_folder import read_log
 from trar.trainer.training_data import open_store
-from trar.trainer.training_run import whole_model_config
 
 SMALL = (
     "model.language_layers=2",
@@ -57,38 +53,6 @@ def small(store: Path, runs: Path, *sets: str, **settings: object) -> TrainConfi
         eval_split="val",
         sets=(*SMALL, *sets),
         **settings,
-    )
-
-
-class StopAfter:
-    """A report that is stopped by Ctrl-C after so many steps."""
-
-    def __init__(self, steps: int) -> None:
-        self.left = steps
-
-    def __call__(self, told: Progress) -> None:
-        if told.stage == "train":
-            self.left -= 1
-            if not self.left:
-                raise KeyboardInterrupt
-
-
-def test_a_run_that_was_stopped_goes_on_to_the_same_bits(
-    shared_store: FeatureStore, tmp_path: Path
-) -> None:
-    sets = (*ALL, "loop.checkpoint_steps=2")
-    whole = train(small(shared_store.path, tmp_path / "a", *sets))
-    config = small(shared_store.path, tmp_path / "b", *sets, run="mine")
-    for steps in (3, 4):
-        with pytest.raises(KeyboardInterrupt):
-            train(config, StopAfter(steps), resume="auto")
-    resumed = train(config, resume="auto")
-    one, other = load_file(whole.checkpoint), load_file(resumed.checkpoint)
-    assert one.keys() == other.keys()
-    assert any(name.startswith("optimiser.slow_params.") for name in one)
-    assert all(torch.equal(one[name], other[name]) for name in one)
-    assert (
-        load_checkpoint(resumed.checkpoint).counters == load_checkpoint(whole.checkpoint).counters
     )
 
 
@@ -149,36 +113,6 @@ def test_the_penalty_shortens_spans_and_is_not_in_the_loss_that_is_told(
         first.append(next(one["loss"] for one in read_log(result.run) if one["event"] == "steps"))
     assert spans[1] < spans[0]
     assert first[0] == first[1]
-
-
-def on_two_ranks(store: Path, runs: Path, *sets: str) -> Path:
-    """The folder of a run of two processes that torchrun starts."""
-    words = [word for one in (*SMALL, *sets) for word in ("--set", one)]
-    trar = str(Path(sys.executable).with_name("trar"))
-    done = subprocess.run(
-        [
-            *(sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"),
-            *("--standalone", "--no-python", trar, "train", "--preset", "lxmert-vqa"),
-            *("--store", str(store), "--runs", str(runs), "--device", "cpu", "--split", "train"),
-            *("--set", "eval_split=val", *words),
-        ],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return runs / "lxmert-vqa"
-
-
-def test_two_ranks_have_the_losses_of_one(shared_store: FeatureStore, tmp_path: Path) -> None:
-    sets = (*ALL, "model.dropout=0.0", "schedule.epochs=1", "optim.eps=1e-3")
-    one = train(small(shared_store.path, tmp_path, *sets)).run
-    two = on_two_ranks(shared_store.path, tmp_path / "two", *sets)
-    losses = [
-        [line["loss"] for line in read_log(run) if line["event"] == "steps"] for run in (one, two)
-    ]
-    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
 
 
 def test_a_store_without_word_pieces_or_targets_says_what_makes_them(

@@ -28,10 +28,10 @@ from trar.trainer.memory_budget import (
     training_bytes,
     within_memory,
 )
+from trar.trainer.new_model import whole_model_config
 from trar.trainer.progress import Progress
 from trar.trainer.run_folder import newest_run
 from trar.trainer.training_data import training_loader
-from trar.trainer.training_run import whole_model_config
 
 MODEL = 1 << 20
 

@@ -114,6 +114,7 @@ def test_a_file_may_change_a_preset(tmp_path: Path) -> None:
         ("base: easy-vaq\n", r"no preset 'easy-vaq' \(did you mean easy-vqa\?\)"),
         ("base: {self}\n", "its base leads back to itself"),
         ("- 1\n", "holds a list, expected settings by section"),
+        ("", "holds nothing, expected settings by section"),
         ("a: [\n", "not YAML"),
         ("base: easy-vqa\npublished: {overal: 3}\n", "overal"),
         ("base: easy-vqa\ncontinue_from: {split: train}\n", "epochs"),

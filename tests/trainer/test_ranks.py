@@ -17,13 +17,16 @@ from pathlib import Path
 import pytest
 import ranks_of_systems
 import torch
-from systems import SYSTEMS, small_run
+import torch.distributed as dist
+from systems import EVERYTHING, SYSTEMS, small_run
 from training import SMALL, small_config
 
+from trar.errors import TrarError
 from trar.features.reader import FeatureStore
 from trar.trainer.checkpoint import load_checkpoint
 from trar.trainer.loop import train
 from trar.trainer.run_folder import read_log
+from trar.trainer.stepper import Stepper
 
 EXACT = (
     "model.dropout=0.0",
@@ -101,10 +104,12 @@ def test_every_system_has_the_losses_of_one_process(
     )
     assert done.returncode == 0, done.stderr
     for system in SYSTEMS:
-        config = small_run(system, shared_store.path, tmp_path / "one", *ranks_of_systems.EXACT)
-        alone = train(config)
+        sets = (*ranks_of_systems.EXACT, *EVERYTHING.get(system, ()))
+        alone = train(small_run(system, shared_store.path, tmp_path / "one", *sets))
         together = tmp_path / "two" / system
-        assert losses(together) == pytest.approx(losses(alone.run), rel=1e-6), system
+        # LAMB divides by the length of an update, which is rounding where there is no gradient
+        near = 1e-4 if "optim.kind=lamb" in sets else 1e-6
+        assert losses(together) == pytest.approx(losses(alone.run), rel=near), system
 
 
 def test_a_rank_without_a_question_in_the_last_batch_takes_part(
@@ -169,10 +174,38 @@ def test_a_rank_that_dies_stops_all(shared_store: FeatureStore, tmp_path: Path) 
         _, said = process.communicate(timeout=30)
         assert process.returncode == 1
         assert "Signal 9 (SIGKILL)" in said
+        assert "this is a bug" not in said  # what the other one makes of it
         assert not [pid for pid in ranks if Path(f"/proc/{pid}").exists()]
     finally:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
+
+
+@pytest.mark.parametrize(
+    ("error", "lost"),
+    [
+        (RuntimeError("[/x/third_party/gloo/gloo/transport/tcp/pair.cc:537] Read error"), True),
+        (dist.DistBackendError("NCCL error: remote process exited"), True),
+        (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), False),
+    ],
+)
+def test_the_end_of_another_process_is_no_bug(
+    shared_store: FeatureStore,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    error: RuntimeError,
+    lost: bool,
+) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(Stepper, "__call__", fail)
+    kind, said = (RuntimeError, "shapes cannot be")
+    if lost:
+        kind, said = (TrarError, "another process of this run has ended, see what it says; .*conti")
+    with pytest.raises(kind, match=said) as raised:
+        train(small_config(shared_store.path, tmp_path))
+    assert isinstance(raised.value, TrarError) == lost
 
 
 def test_an_error_of_every_rank_is_one_line_of_each(

@@ -9,10 +9,11 @@ from click.testing import CliRunner
 from training import small_config
 
 from trar.cli import main
-from trar.errors import CheckpointError, ConfigError
+from trar.errors import CheckpointError, ConfigError, TrarError
 from trar.features.reader import FeatureStore
 from trar.trainer.checkpoint import load_checkpoint
 from trar.trainer.config import TrainConfig
+from trar.trainer.dry_run import dry_run
 from trar.trainer.loop import TrainResult, train
 from trar.trainer.preset_files import FirstStage, read_preset
 from trar.trainer.progress import Progress
@@ -87,11 +88,45 @@ def test_a_stopped_stage_goes_on_to_the_same_bits(
     with pytest.raises(KeyboardInterrupt) as stopped:
         train_stages(config, Stop(*at))
     if at[0] == "two-first":
-        assert "same command and --resume auto" in stopped.value.__notes__[0]
+        assert "same command and --run two --resume auto" in stopped.value.__notes__[0]
     resumed = train_stages(config, resume="auto")
     assert same_weights(whole.checkpoint, resumed.checkpoint)
     folders = {path.name for path in (tmp_path / "runs").iterdir()}
     assert folders == {"two", "two-first"}
+
+
+def test_a_second_run_of_both_stages_has_folders_of_its_own(
+    whole: TrainResult, shared_store: FeatureStore, tmp_path: Path
+) -> None:
+    config = two_stage_config(shared_store, tmp_path)
+    for name in ("two", "two-first"):
+        (tmp_path / "runs" / name).mkdir(parents=True)
+    with pytest.raises(KeyboardInterrupt) as stopped:
+        train_stages(config, Stop("two-2-first", 2, 1))
+    assert "--run two-2 --resume auto" in stopped.value.__notes__[0]
+    resumed = train_stages(config.model_copy(update={"run": "two-2"}), resume="auto")
+    assert resumed.run.name == "two-2"
+    assert same_weights(whole.checkpoint, resumed.checkpoint)
+    again = train_stages(config, resume="auto")  # the newest, which is finished
+    assert again.checkpoint == resumed.checkpoint
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("schedule.epochs=2", r"schedule\.epochs is 2, but the first of the two stages.* takes 2;"),
+        ("eval_split=val", r"first stage .* is trained on train\+val: .*--set eval_split=null"),
+        ("split=test", "the questions of split 'test' have no answers"),
+    ],
+)
+def test_what_the_second_stage_refuses_is_refused_before_the_first(
+    shared_store: FeatureStore, tmp_path: Path, change: str, message: str
+) -> None:
+    config = two_stage_config(shared_store, tmp_path, change)
+    for refuse in (train_stages, dry_run):
+        with pytest.raises(TrarError, match=message):
+            refuse(config)
+    assert not (tmp_path / "runs").exists()
 
 
 def test_what_cannot_be_started_from_is_refused(shared_store: FeatureStore, tmp_path: Path) -> None:

@@ -16,8 +16,10 @@ from trar.features import FeatureStore
 from trar.features.word_pieces import FIRST_PIECE, LAST_PIECE, WordPieces
 from trar.pipeline import PrepareConfig, prepare
 from trar.trainer.checkpoint import load_checkpoint
+from trar.trainer.config import build_config
 from trar.trainer.loop import train
 from trar.trainer.question_batches import Questions
+from trar.trainer.reproduce import differences
 
 LXMERT_ORDER = Path(__file__).parents[1] / "data/lxmert/trainval_label2ans.json"
 READ = ("data.tokenizer=wordpiece", "data.targets=lxmert")
@@ -47,6 +49,15 @@ def test_a_cut_question_still_ends_with_its_last_piece(store: FeatureStore) -> N
     for question in tokens.tolist():
         real = [token for token in question if token]
         assert (real[0], real[-1], real.count(last)) == (first, last, 1)
+
+
+def test_a_published_row_is_compared_with_its_own_words_and_answers(store: FeatureStore) -> None:
+    config = build_config(store.path, preset="lxmert-vqa", sets=["start_from=begin.safetensors"])
+    points = {one.what: one for one in differences(config, store, {})}
+    pieces = len(store.using("wordpiece", "lxmert").vocabulary)
+    assert points["vocabulary"].published == "30,522 word pieces of bert-base-uncased"
+    assert points["vocabulary"].here == f"{pieces:,} tokens of vocab.txt ({pieces:,})"
+    assert not {"answers", "weights start from"} & points.keys()  # the answers are the published
 
 
 def test_it_trains_and_is_scored_by_its_own_pieces_and_answers(

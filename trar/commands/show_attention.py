@@ -1,4 +1,5 @@
-"""``trar show spans``, ``alphas`` and ``routing``: what a model has learned about its attention."""
+"""``trar show spans``, ``alphas``, ``sparsity``, ``layers`` and ``routing``: what a model has
+learned about its attention, and which of its layers it goes through."""
 
 from __future__ import annotations
 
@@ -12,10 +13,11 @@ import click
 from trar.commands.options import PATH, device_option, json_option, share_cores, store_option
 
 if TYPE_CHECKING:
-    from trar.trainer.attention_tables import Learned
+    from trar.trainer.attention_tables import HeadValues, Learned
 
 _checkpoint = click.argument("checkpoint", type=PATH)
 _plot = click.option("--plot", type=PATH, metavar="FILE.png", help="Draw it (extra `plots`).")
+_split = click.option("--split", default="val", show_default=True, help="The questions to look at.")
 
 
 @click.command()
@@ -47,7 +49,71 @@ def alphas(checkpoint: Path, plot: Path | None, as_json: bool) -> None:
 @click.command()
 @_checkpoint
 @store_option
-@click.option("--split", default="val", show_default=True, help="The questions to look at.")
+@_split
+@click.option(
+    "--questions",
+    type=click.IntRange(min=1),
+    default=512,
+    show_default=True,
+    help="How many, spread over the split.",
+)
+@_plot
+@device_option
+@json_option
+def sparsity(
+    checkpoint: Path,
+    store: Path,
+    dataset: str | None,
+    split: str,
+    questions: int,
+    plot: Path | None,
+    device: str,
+    as_json: bool,
+) -> None:
+    """Show which share of each head's weights is exactly zero.
+
+    \b
+    Example: trar show sparsity runs/lxmert-entmax --store ./features
+    """
+    share_cores()
+    from trar.features import FeatureStore
+    from trar.trainer import load_checkpoint
+    from trar.trainer.attention_tables import sparsity_by_head
+
+    opened = FeatureStore(store, dataset)
+    loaded = load_checkpoint(checkpoint)
+    rows = sparsity_by_head(loaded, opened, split, questions=questions, device=device)
+    _show_heads(rows, "sparsity", plot, as_json)
+
+
+@click.command()
+@_checkpoint
+@_plot
+@json_option
+def layers(checkpoint: Path, plot: Path | None, as_json: bool) -> None:
+    """Show which layers evaluation goes through, and how often training did (LayerDrop).
+
+    \b
+    Example: trar show layers runs/lxmert-layerdrop
+    """
+    from trar.console import table
+    from trar.trainer import load_checkpoint
+    from trar.trainer.layer_table import layer_use, plot_layers
+
+    rows = layer_use(load_checkpoint(checkpoint))
+    if plot is not None:
+        plot_layers(rows, plot)
+    if as_json:
+        click.echo(json.dumps([dataclasses.asdict(row) for row in rows], indent=1))
+        return
+    lines = [(row.layer, "yes" if row.evaluation else "no", _share(row.training)) for row in rows]
+    click.echo(table(lines, header=("layer", "at evaluation", "share of training steps")))
+
+
+@click.command()
+@_checkpoint
+@store_option
+@_split
 @_plot
 @device_option
 @json_option
@@ -96,11 +162,16 @@ def routing(
 
 
 def _by_head(checkpoint: Path, what: Learned, plot: Path | None, as_json: bool) -> None:
-    from trar.console import table
     from trar.trainer import load_checkpoint
-    from trar.trainer.attention_tables import learned_by_head, plot_heads
+    from trar.trainer.attention_tables import learned_by_head
 
-    rows = learned_by_head(load_checkpoint(checkpoint), what)
+    _show_heads(learned_by_head(load_checkpoint(checkpoint), what), what, plot, as_json)
+
+
+def _show_heads(rows: list[HeadValues], what: str, plot: Path | None, as_json: bool) -> None:
+    from trar.console import table
+    from trar.trainer.attention_tables import plot_heads
+
     if plot is not None:
         plot_heads(rows, what, plot)
     if as_json:
@@ -112,3 +183,7 @@ def _by_head(checkpoint: Path, what: Learned, plot: Path | None, as_json: bool) 
         for row in rows
     ]
     click.echo(table(lines, header=header))
+
+
+def _share(value: float | None) -> str:
+    return "" if value is None else f"{value:.3f}"

@@ -26,7 +26,10 @@ if TYPE_CHECKING:
 
 @click.command()
 @store_option
-@click.option("--preset", help="A recipe by name or .yaml file.  [default: the dataset's own]")
+@click.option(
+    "--preset",
+    help="A recipe by name, a .yaml file, or an original .yml.  [default: the dataset's own]",
+)
 @click.option("--split", help="Question splits to train on, joined by +.  [default: the preset's]")
 @click.option(
     "--set",
@@ -182,7 +185,7 @@ def carry_out(
     if result.best_checkpoint != result.checkpoint:
         click.echo(f"Best on {config.eval_split}: {result.best_checkpoint}")
     click.echo(f"Log: {result.run / 'log.jsonl'}")
-    if result.scores is None and "val" in config.splits:
+    if result.scores is None and (config.eval_split or "val" in config.splits):
         click.echo(f"Next: trar predict {result.checkpoint} --store {config.store} --split test")
     else:
         split = config.eval_split or "val"

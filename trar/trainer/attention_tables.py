@@ -1,5 +1,5 @@
-"""What a trained model has learned about its attention: spans and alphas of its heads, and how the
-path controller of TRAR weighs its windows.
+"""What a trained model has learned about its attention: spans, alphas and sparsity of its heads,
+and how the path controller of TRAR weighs its windows.
 
 o = orders (windows), b = questions of a batch.
 """
@@ -13,16 +13,19 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from torch import nn
 
 from trar.errors import ConfigError
 from trar.features.reader import FeatureStore
-from trar.fileio import disk_errors
 from trar.trainer.batch import model_inputs, noise_keys
 from trar.trainer.checkpoint import Checkpoint
-from trar.trainer.evaluator import PREFETCH, pick_device
+from trar.trainer.evaluator import NOISE_SEED, PREFETCH, pick_device
+from trar.trainer.figures import mean_figures, spread_batches
 from trar.trainer.loader import InOrder, Loader
 from trar.trainer.models import Trar
 from trar.trainer.question_batches import Questions
+from trar.trainer.store_check import check_store
+from trar.trainer.table_plots import draw_table
 
 Learned = Literal["span", "alpha"]
 _SWITCH = {"span": "adaptive_span", "alpha": "entmax"}
@@ -64,6 +67,33 @@ def learned_by_head(checkpoint: Checkpoint, what: Learned) -> list[HeadValues]:
     return rows
 
 
+def sparsity_by_head(
+    checkpoint: Checkpoint,
+    store: FeatureStore,
+    split: str,
+    *,
+    questions: int,
+    device: str = "auto",
+) -> list[HeadValues]:
+    """The share of exact zeros among the weights of every head that can have any, over at most so
+    many ``questions`` of a split, evenly spread.
+
+    Raises:
+        ConfigError: the model of this checkpoint has no such heads.
+        StoreError: no such split.
+        CheckpointError: a checkpoint that does not fit the store.
+    """
+    model, _, asked = _opened(checkpoint, store, split, device)
+    batches = spread_batches(asked, questions, checkpoint.config.data.eval_batch_size)
+    found = mean_figures(model, batches).get("sparsity", {})
+    if not found:
+        raise ConfigError(
+            f"{checkpoint.path}: no weight of its heads is ever zero; train lxmert with "
+            "--set model.entmax=true or --set model.adaptive_span=true"
+        )
+    return [HeadValues(name, tuple(shares)) for name, shares in found.items()]
+
+
 def routing_weights(
     checkpoint: Checkpoint,
     store: FeatureStore,
@@ -80,26 +110,21 @@ def routing_weights(
         StoreError: no such split.
         CheckpointError: a checkpoint that does not fit the store.
     """
-    checkpoint.check_store(store)
-    store = checkpoint.view_of(store)
-    place = pick_device(device)
-    model = checkpoint.model(place)
+    model, store, questions = _opened(checkpoint, store, split, device)
     if not isinstance(model, Trar):
         raise ConfigError(
             f"{checkpoint.path}: {checkpoint.config.model.system} routes nothing; give a "
             "checkpoint of trar"
         )
-    data, longest = checkpoint.config.data, store.longest_question
-    questions = Questions(store, [split], max_tokens=data.max_tokens or longest, targets=False)
-    loader = Loader(
-        questions, InOrder(len(questions), data.eval_batch_size), prefetch=PREFETCH, device=place
-    )
+    place, batch_size = model.temperature.device, checkpoint.config.data.eval_batch_size
+    order = InOrder(len(questions), batch_size)
+    loader = Loader(questions, order, prefetch=PREFETCH, device=place)
     shape = (len(questions), model.config.layers, len(model.config.orders))
     weights = np.empty(shape, np.float32)
     with torch.inference_mode(), loader.stream() as stream:
         for step, loaded in enumerate(stream):
             batch, record = loaded.to(place), []  # type: ignore[var-annotated]
-            keys = noise_keys(model, batch, checkpoint.config.seed)
+            keys = noise_keys(model, batch, NOISE_SEED)
             model(*model_inputs(model, batch), **keys, record=record)
             rows = loader.rows(0, step)
             weights[rows] = torch.stack(record, dim=1).float().cpu().numpy()
@@ -114,46 +139,31 @@ def routing_weights(
     return [_mean("all", weights), *by_type]
 
 
-def plot_heads(rows: Sequence[HeadValues], what: Learned, path: Path) -> None:
-    """Draw attentions by heads as a map of colours into ``path``.
-
-    Raises:
-        ConfigError: matplotlib is not installed, or does not know the file's suffix.
-    """
-    values = np.array([row.heads for row in rows])
-    _draw(values, [row.attention for row in rows], "head", what, path)
+def plot_heads(rows: Sequence[HeadValues], what: str, path: Path) -> None:
+    """Draw attentions by heads as a map of colours into ``path``; errors as ``draw_table``."""
+    values = [row.heads for row in rows]
+    heads = [str(number) for number in range(len(values[0]))]
+    draw_table(values, [row.attention for row in rows], heads, ("head", what), path)
 
 
 def plot_routing(rows: Sequence[RoutingWeights], orders: Sequence[int], path: Path) -> None:
-    """Draw the weights over all questions, layers by windows; errors as ``plot_heads``."""
-    values = np.array(rows[0].weights)
-    names = [f"layer {number}" for number in range(len(values))]
-    _draw(values, names, f"window, of {', '.join(map(str, orders))}", "weight", path)
+    """Draw the weights over all questions, layers by windows; errors as ``draw_table``."""
+    values = rows[0].weights
+    layers = [f"layer {number}" for number in range(len(values))]
+    draw_table(values, layers, [str(order) for order in orders], ("window", "weight"), path)
+
+
+def _opened(
+    checkpoint: Checkpoint, store: FeatureStore, split: str, device: str
+) -> tuple[nn.Module, FeatureStore, Questions]:
+    """The model, the store as it reads it, and the questions of a split."""
+    check_store(checkpoint, store)
+    store = checkpoint.view_of(store)
+    longest = checkpoint.config.data.max_tokens or store.longest_question
+    questions = Questions(store, [split], max_tokens=longest, targets=False)
+    return checkpoint.model(pick_device(device)), store, questions
 
 
 def _mean(name: str, weights: Any) -> RoutingWeights:
     means = weights.mean(0, dtype=np.float64)
     return RoutingWeights(name, len(weights), tuple(tuple(row) for row in means.tolist()))
-
-
-def _draw(values: Any, names: list[str], across: str, title: str, path: Path) -> None:
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise ConfigError(
-            "--plot needs matplotlib: pip install 'trar[plots]', or take the table or --json"
-        ) from None
-    figure = Figure(figsize=(7, 1.5 + 0.22 * len(names)), layout="constrained")
-    axes = figure.subplots()
-    image = axes.imshow(values, aspect="auto", cmap="viridis")
-    figure.colorbar(image)
-    axes.set_title(title)
-    axes.set_xlabel(across)
-    axes.set_yticks(range(len(names)), names)
-    axes.set_xticks(range(values.shape[1]))
-    if path.suffix.lstrip(".") not in figure.canvas.get_supported_filetypes():
-        raise ConfigError(
-            f"{path}: matplotlib writes no {path.suffix or 'nameless'} files; use .png"
-        )
-    with disk_errors(path):
-        figure.savefig(path, dpi=150)

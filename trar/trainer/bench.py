@@ -29,10 +29,10 @@ from trar.trainer.evaluator import pick_device
 from trar.trainer.fit import check_fit
 from trar.trainer.loader import Loader
 from trar.trainer.models import build_model
+from trar.trainer.new_model import whole_model_config
 from trar.trainer.stepper import Stepper
 from trar.trainer.store_images import StoreImages
 from trar.trainer.training_data import open_store, training_loader
-from trar.trainer.training_run import whole_model_config
 
 CACHED, COLD, LOADER, MODEL = "storage, cached", "storage, cold", "loader", "model step"
 _CACHED_STEPS = 64  # batches between two looks at the clock

@@ -9,7 +9,7 @@ from trar.features.reader import FeatureStore
 from trar.fileio import need_space
 from trar.trainer.config import TrainConfig
 from trar.trainer.memory_budget import parameter_count
-from trar.trainer.training_run import whole_model_config
+from trar.trainer.new_model import whole_model_config
 
 _FLOAT32_BYTES = 4
 

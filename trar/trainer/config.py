@@ -49,6 +49,7 @@ from trar.trainer.run_settings import (
 from trar.trainer.settings_section import Positive, Section
 
 DEFAULT_SEED = 20211010
+DEFAULT_EVAL_SPLIT = "val"
 _PRESET_KEYS = {"model", "data", "loss", "optim", "schedule", "temperature"}
 
 StorePath = Annotated[Path, PlainValidator(open_place), PlainSerializer(str, when_used="json")]
@@ -68,7 +69,7 @@ class TrainConfig(Section):
     store: StorePath
     dataset: str | None = None
     split: str = "train"
-    eval_split: str | None = "val"
+    eval_split: str | None = DEFAULT_EVAL_SPLIT
     preset: str = FALLBACK_PRESET
     run: str | None = Field(default=None, pattern=r"^[\w][\w.+-]*$")
     runs: Path = Path("runs")
@@ -272,5 +273,7 @@ def _explain(error: dict[str, Any], system: str) -> str:
     found = error["input"]
     if isinstance(found, dict):  # a rule over a whole section
         return f"{name}: {error['msg'].removeprefix('Value error, ')}"
+    if error["type"] == "string_pattern_mismatch":  # of ``run`` alone
+        return f"{name} is {found!r}, expected a folder's name of letters, digits, _ . + and -"
     expected = error["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
     return f"{name} is {found!r}, expected {expected}"

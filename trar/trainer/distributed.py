@@ -98,3 +98,9 @@ def ranks_of(device: str) -> Iterator[Ranks]:
     here.wait()  # the first rank has written its last checkpoint
     atexit.unregister(dist.destroy_process_group)
     atexit.register(dist.destroy_process_group)
+
+
+def lost_rank(error: RuntimeError) -> bool:
+    """Whether ``error`` says that another process of this run has gone: gloo has no class of its
+    own for that, its messages name its source files."""
+    return isinstance(error, dist.DistError) or "/gloo/" in str(error)

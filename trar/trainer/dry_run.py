@@ -6,7 +6,6 @@ Nothing is written. Two steps are taken on real batches, the second of which is 
 from __future__ import annotations
 
 import time
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,20 +13,20 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from trar.fileio import free_bytes
-from trar.trainer.batch import Batch, model_inputs
 from trar.trainer.checkpoint_room import checkpoint_room, need_room
 from trar.trainer.config import TrainConfig, setting_names
 from trar.trainer.distributed import Ranks
 from trar.trainer.evaluator import pick_device
 from trar.trainer.fit import check_fit
+from trar.trainer.flops import sample_flops
 from trar.trainer.memory_budget import need_memory, training_bytes, within_memory
+from trar.trainer.new_model import new_model, whole_model_config
 from trar.trainer.preset_files import load_preset
+from trar.trainer.stages import check_stages
 from trar.trainer.stepper import Stepper
-from trar.trainer.training_data import open_store, training_loader
-from trar.trainer.training_run import new_model, whole_model_config
+from trar.trainer.training_data import open_store, scored_split, training_loader
 from trar.trainer.word_vectors import choose_vectors
 
 
@@ -81,6 +80,8 @@ def dry_run(config: TrainConfig, given: Sequence[str] = ()) -> DryRun:
     device = pick_device(config.device)
     store = open_store(config)
     check_fit(config, store)
+    check_stages(config)
+    scored_split(config, store)
     model_settings = whole_model_config(config, store)
     state_bytes = training_bytes(model_settings)
     asked = config
@@ -98,7 +99,7 @@ def dry_run(config: TrainConfig, given: Sequence[str] = ()) -> DryRun:
     losses, seconds, kept, flops = [], 0.0, 0, 0
     with loader.stream(0) as stream:
         for _, batch in zip(range(2), stream, strict=False):
-            flops = flops or sample_flops(model, batch.part(0, 1).to(device))
+            flops = flops or sample_flops(model, batch.part(0, 1))
             with _KeptBytes(model) as counter:
                 begun = time.perf_counter()
                 losses.append(float(stepper(batch)) / len(batch))
@@ -121,22 +122,6 @@ def dry_run(config: TrainConfig, given: Sequence[str] = ()) -> DryRun:
         checkpoints=room.count,
         free_bytes=free_bytes(config.runs),
     )
-
-
-def sample_flops(model: nn.Module, sample: Batch) -> int:
-    """Floating-point operations of the forward pass of a batch of one, by torch's FlopCounterMode.
-
-    Its matrix products and convolutions; without oneDNN, whose fused LSTM it cannot look into.
-    """
-    counter = FlopCounterMode(display=False)
-    training = model.training
-    model.eval()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # oneDNN's switch talks of GPUs that nobody has asked for
-        with torch.no_grad(), torch.backends.mkldnn.flags(enabled=False), counter:
-            model(*model_inputs(model, sample))
-    model.train(training)
-    return int(counter.get_total_flops())
 
 
 class _KeptBytes:

@@ -21,6 +21,7 @@ from trar.trainer.metrics.vqa import Rules
 from trar.trainer.question_batches import Questions
 from trar.trainer.sampler import Rows
 from trar.trainer.scoring import Predictions, score_answers
+from trar.trainer.store_check import check_store
 
 ScoredModel = nn.Module | Checkpoint | Path | str
 PREFETCH = 4
@@ -92,7 +93,7 @@ def predict(
     store = _open(store)
     if not isinstance(model, nn.Module):
         checkpoint = model if isinstance(model, Checkpoint) else load_checkpoint(model)
-        checkpoint.check_store(store)
+        check_store(checkpoint, store)
         store = checkpoint.view_of(store)
         batch_size = batch_size or checkpoint.config.data.eval_batch_size
         said = checkpoint.config.data.max_tokens

@@ -13,19 +13,29 @@ from typing import Any
 
 import torch
 
-from trar.errors import StoreError, TrarError
+from trar.errors import DiskError, TrarError
 from trar.features.reader import FeatureStore
 from trar.trainer.config import TrainConfig
-from trar.trainer.distributed import Ranks, ranks_of
+from trar.trainer.distributed import Ranks, lost_rank, ranks_of
 from trar.trainer.evaluator import pick_device
 from trar.trainer.fit import check_fit
 from trar.trainer.memory_budget import memory_note, need_memory, training_bytes, within_memory
+from trar.trainer.new_model import whole_model_config
 from trar.trainer.progress import Progress, Report
 from trar.trainer.resume import Begin, begin_run, how_to_resume
-from trar.trainer.run_folder import checkpoint_path, checkpoints_in, rewind_log, write_config
+from trar.trainer.run_folder import (
+    checkpoint_path,
+    checkpoints_in,
+    read_log,
+    rewind_log,
+    write_config,
+)
 from trar.trainer.run_log import RunLog
-from trar.trainer.training_data import open_store, training_loader
-from trar.trainer.training_run import Parts, TrainingRun, best_epoch, whole_model_config
+from trar.trainer.run_parts import Parts
+from trar.trainer.run_scoring import model_cost
+from trar.trainer.score_history import best_epoch
+from trar.trainer.training_data import open_store, scored_split, training_loader
+from trar.trainer.training_run import TrainingRun
 from trar.trainer.word_vectors import choose_vectors
 
 
@@ -73,7 +83,7 @@ def train(
         )
         need_memory(memory, device, processes=ranks.here)
         loader = training_loader(config, store, device=device, ranks=ranks)
-        eval_split, why_not = _eval_split(config, store)
+        eval_split, why_not = scored_split(config, store)
         start = choose_vectors(config, store)
         begin = _begin(config, store, resume, ranks)
         run, checkpoint = begin.run, begin.checkpoint
@@ -94,9 +104,12 @@ def train(
                 write_config(run, config, store)
                 at = (checkpoint.epoch, checkpoint.epoch_step) if checkpoint else (-1, 0)
                 rewind_log(run, *at)
-            if checkpoint is None:
-                vectors = {"vectors": start.name, "note": start.note}
-                log.add({"event": "start", "epoch": 0, **vectors})
+                if checkpoint is None:
+                    vectors = {"vectors": start.name, "note": start.note}
+                    log.add({"event": "start", "epoch": 0, **vectors})
+                if all(line["event"] != "model" for line in read_log(run)):
+                    cost = model_cost(parts, state.stepper.model)
+                    log.add({"event": "model", "epoch": 0, **cost})
             try:
                 if state.unscored:  # stopped between the epoch's checkpoint and its score
                     state.score_epoch()
@@ -108,6 +121,15 @@ def train(
                 raise
             except torch.OutOfMemoryError as error:
                 raise _too_large(run, config, error) from None
+            except DiskError as error:
+                raise DiskError(f"{error}; {how_to_resume(run, config)}") from None
+            except RuntimeError as error:
+                if not lost_rank(error):
+                    raise
+                raise TrarError(
+                    f"{run}: another process of this run has ended, see what it says; "
+                    f"{how_to_resume(run, config)}"
+                ) from None
         ranks.wait()  # the first rank has written what the others look for
         best = best_epoch(state.history, checkpoints_in(run))
         return TrainResult(
@@ -149,26 +171,3 @@ def _too_large(run: Path, config: TrainConfig, error: torch.OutOfMemoryError) ->
         f"data.accumulation={parts}), take --set loop.precision=bf16, or score in smaller batches "
         f"(--set data.eval_batch_size={max(1, data.eval_batch_size // 2)})"
     )
-
-
-def _eval_split(config: TrainConfig, store: FeatureStore) -> tuple[str | None, str | None]:
-    """The split to score after each epoch, or None and the reason to tell."""
-    split = config.eval_split
-    if split is None:
-        return None, None
-    if split in config.splits:
-        return None, (
-            f"training on {config.split} includes {split}: nothing is scored on the way; predict "
-            "a split that is not trained on, for example `trar predict --split test`"
-        )
-    if split not in store.meta.question_splits:
-        return None, (
-            f"{store.path} has no split {split}: nothing is scored on the way; add it with "
-            f"`trar-data prepare --split {split}`"
-        )
-    if not store.meta.question_splits[split].answered:
-        raise StoreError(
-            f"{store.path}: split {split} has no answers to score against; choose another "
-            "eval_split, or none with --set eval_split=null"
-        )
-    return split, None

@@ -6,6 +6,8 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from trar.errors import StoreError
 from trar.features.reader import FeatureStore
 from trar.trainer.model_settings import ModelSettings
@@ -56,7 +58,7 @@ def model_config(
 
 def check_readable(system: str, store: FeatureStore) -> None:
     """Refuse a store without what a model reads: a square grid where its config has a
-    ``grid_side``, and boxes, or a square grid whose cells have them, where it has ``takes_boxes``.
+    ``grid_side``; boxes in images of known size, or a square grid, where it has ``takes_boxes``.
 
     Raises:
         StoreError: what is missing, and the ``prepare`` that makes it.
@@ -75,10 +77,25 @@ def check_readable(system: str, store: FeatureStore) -> None:
                 f"{store.path}: a grid of {spec.grid[0]}x{spec.grid[1]} cells; {system} needs a "
                 "square one: prepare 8x8 or 16x16 features (`trar-data prepare --features DIR`)"
             )
-    cells = feature_sizes(store).grid_side is not None
-    if getattr(model, "takes_boxes", False) and not spec.boxes and not cells:
+    if not getattr(model, "takes_boxes", False):
+        return
+    if spec.boxes:
+        _check_image_sizes(system, store)
+    elif feature_sizes(store).grid_side is None:
         raise StoreError(
             f"{store.path}: its features have no boxes ({spec.describe()}); {system} reads where a "
             "region is: prepare bottom-up .npz or obj36 .tsv features, which have boxes, into a "
             "store (`trar-data prepare --features DIR`)"
         )
+
+
+def _check_image_sizes(system: str, store: FeatureStore) -> None:
+    for split in store.meta.image_splits:
+        ids = store.image_ids(split)[(store.sizes(split) < 1).any(axis=1)]
+        ids = ids[~np.isin(ids, list(store.skipped(split)))]
+        if len(ids):
+            raise StoreError(
+                f"{store.path}: {len(ids):,} images of {split} have boxes but no height and width "
+                f"(the first is {ids[0]}), and {system} reads boxes as shares of them; prepare "
+                "features that say them (.tsv, or .npz with image_h and image_w) into a new store"
+            )

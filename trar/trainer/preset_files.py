@@ -160,8 +160,9 @@ def _parse(name: str, text: str) -> dict[str, Any]:
         where = " ".join(str(error).split())
         raise ConfigError(f"preset {name}: not YAML: {where}") from None
     if not isinstance(values, dict):
+        held = "nothing" if values is None else f"a {type(values).__name__}"
         raise ConfigError(
-            f"preset {name}: holds a {type(values).__name__}, expected settings by section, for "
+            f"preset {name}: holds {held}, expected settings by section, for "
             "example `optim:` with `lr: 1.0e-4` under it"
         )
     return values

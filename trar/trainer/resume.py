@@ -13,6 +13,7 @@ from trar.trainer.checkpoint import Checkpoint, load_checkpoint
 from trar.trainer.checkpoint_room import need_room
 from trar.trainer.config import TrainConfig
 from trar.trainer.run_folder import create_run, newest_checkpoint, newest_run
+from trar.trainer.store_check import check_store
 
 _RECIPE = ("split", "seed", "model", "data", "loss", "optim", "schedule", "temperature", "loop")
 _FREE = {
@@ -28,6 +29,7 @@ _FREE = {
     "loop.checkpoint_steps",
     "loop.tensorboard",
 }
+_NEW_RUN = {"split", "schedule.epochs"}  # what a run that starts from another's weights may change
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,7 @@ def _start(run: Path | None, config: TrainConfig, store: FeatureStore, note: str
     before = None
     if config.start_from is not None:
         before = load_checkpoint(config.start_from)
-        _check_same_recipe(before, config, store, free={"split", "schedule.epochs"})
+        _check_same_recipe(before, config, store, free=_NEW_RUN)
         epochs = config.schedule.epochs
         if before.epoch_step or before.epoch >= epochs:
             raise CheckpointError(
@@ -110,17 +112,16 @@ def _folder(run: Path | None, config: TrainConfig, store: FeatureStore) -> Path:
 def _check_same_recipe(
     checkpoint: Checkpoint, config: TrainConfig, store: FeatureStore, free: Container[str] = ()
 ) -> None:
-    checkpoint.check_store(store, same_store=True)
+    check_store(checkpoint, store, same_store=True)
     old, new = (_recipe(one) for one in (checkpoint.config, config))
-    changed = [
-        f"{name} {old[name]} -> {new[name]}"
-        for name in new
-        if name not in free and old[name] != new[name]
-    ]
+    changed = [name for name in new if name not in free and old[name] != new[name]]
     if changed:
+        way = "resume with the settings it began with, or start a new run without --resume"
+        if _NEW_RUN.issuperset(changed):
+            way += f" that goes on from these weights: --set start_from={checkpoint.path}"
         raise CheckpointError(
-            f"{checkpoint.path}: the run began with other settings: {', '.join(changed)}; resume "
-            "with the settings it began with, or start a new run without --resume"
+            f"{checkpoint.path}: the run began with other settings: "
+            f"{', '.join(f'{name} {old[name]} -> {new[name]}' for name in changed)}; {way}"
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,8 @@ if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
 TENSORBOARD_FOLDER = "tensorboard"
-_CURVES = {"steps": "train", "epoch": "epoch", "scores": "score"}
+_CURVES = {"model": "model", "steps": "train", "epoch": "epoch", "scores": "score"}
+_PLACE = {"epoch", "step", "steps"}
 
 
 class RunLog:
@@ -50,13 +52,23 @@ class RunLog:
         """Write a line: ``event``, the ``epoch`` from 1, the ``step`` in it where there is one."""
         if self._write:
             append_log(self._folder, line)
-        curve = _CURVES.get(line["event"])
-        if self._board is None or curve is None:
+        if self._board is None:
             return
         whole = self._steps * (line["epoch"] - ("step" in line)) + line.get("step", 0)
-        for name, value in line.items():
-            if isinstance(value, float):
-                self._board.add_scalar(f"{curve}/{name}", value, whole)
+        for name, value in _points(line):
+            self._board.add_scalar(name, value, whole)
+
+
+def _points(line: dict[str, Any]) -> Iterator[tuple[str, float]]:
+    """What a line adds to which curve."""
+    curve = _CURVES.get(line["event"])
+    for name, value in line.items():
+        if curve and name not in _PLACE and isinstance(value, int | float):
+            yield f"{curve}/{name}", value
+    for figure, rows in line.get("figures", {}).items():
+        for row, values in rows.items():
+            for number, value in enumerate(values):
+                yield f"{figure}/{row}/{number}", value
 
 
 def _open_board(folder: Path, from_step: int) -> SummaryWriter:

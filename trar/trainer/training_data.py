@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import torch
 
-from trar.errors import ConfigError
+from trar.errors import ConfigError, StoreError
 from trar.features.reader import FeatureStore
-from trar.trainer.config import TrainConfig
+from trar.trainer.config import DEFAULT_EVAL_SPLIT, TrainConfig
 from trar.trainer.distributed import Ranks
 from trar.trainer.loader import Loader
 from trar.trainer.orders import OrderSettings, make_order
+from trar.trainer.preset_files import load_preset
 from trar.trainer.question_batches import Questions
 from trar.trainer.question_index import QuestionIndex
 from trar.trainer.run_settings import DataSettings
@@ -56,6 +57,39 @@ def training_loader(
         ranks=ranks.ranks,
         device=device,
     )
+
+
+def scored_split(config: TrainConfig, store: FeatureStore) -> tuple[str | None, str | None]:
+    """The split to score after each epoch, or None and the reason to tell.
+
+    Raises:
+        StoreError: the user's own ``eval_split`` is not in the store, or has no answers.
+    """
+    split = config.eval_split
+    if split is None:
+        return None, None
+    if split in config.splits:
+        return None, (
+            f"training on {config.split} includes {split}: nothing is scored on the way; predict "
+            "a split that is not trained on, for example `trar predict --split test`"
+        )
+    if split not in store.meta.question_splits:
+        if split == load_preset(config.preset).get("eval_split", DEFAULT_EVAL_SPLIT):
+            return None, (
+                f"{store.path} has no split {split}: nothing is scored on the way; add it with "
+                f"`trar-data prepare --split {split}`"
+            )
+        raise StoreError(
+            f"eval_split is {split}, {store.path} has {', '.join(store.meta.question_splits)}; "
+            f"choose one of them, none (--set eval_split=null), or add {split} with `trar-data "
+            f"prepare --split {split}`"
+        )
+    if not store.meta.question_splits[split].answered:
+        raise StoreError(
+            f"{store.path}: split {split} has no answers to score against; choose another "
+            "eval_split, or none with --set eval_split=null"
+        )
+    return split, None
 
 
 def order_settings(data: DataSettings) -> OrderSettings:

@@ -8,26 +8,24 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Container
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from trar.errors import TrarError
-from trar.features.reader import FeatureStore
+from trar.trainer.bad_batch import bad_batch_path, write_bad_batch
 from trar.trainer.checkpoint import Checkpoint, save_checkpoint
-from trar.trainer.config import TrainConfig
-from trar.trainer.distributed import Ranks
-from trar.trainer.evaluator import evaluate
-from trar.trainer.loader import Loader
 from trar.trainer.metrics import VqaScore
-from trar.trainer.model_sizes import feature_sizes, model_config
-from trar.trainer.models import build_model
+from trar.trainer.model_sizes import feature_sizes
+from trar.trainer.new_model import new_model
 from trar.trainer.optim import set_learning_rate
 from trar.trainer.progress import Losses, NotFiniteError, Progress, Rate, Report
+from trar.trainer.rates import (
+    epoch_learning_rate,
+    epoch_temperature,
+    step_learning_rate,
+    uses_temperature,
+)
 from trar.trainer.run_folder import (
     checkpoint_path,
     checkpoints_in,
@@ -35,30 +33,12 @@ from trar.trainer.run_folder import (
     drop_within_epoch,
 )
 from trar.trainer.run_log import RunLog
+from trar.trainer.run_parts import Parts
+from trar.trainer.run_scoring import figures_on_the_way, score_on_the_way
 from trar.trainer.sampler import step_seed
-from trar.trainer.schedules import cyclic_factor, learning_rate_factor, temperature
+from trar.trainer.score_history import best_epoch, kept_scores, patience_spent
 from trar.trainer.stepper import Stepper
-from trar.trainer.tensor_file import write_tensors
-from trar.trainer.word_vectors import StartVectors, start_embeddings
-
-
-@dataclass(frozen=True)
-class Parts:
-    """What a run is made of and does not change: ``run`` is its folder, ``eval_split`` what is
-    scored (None: nothing)."""
-
-    config: TrainConfig
-    store: FeatureStore
-    loader: Loader
-    eval_split: str | None
-    run: Path
-    device: torch.device
-    ranks: Ranks
-
-    @property
-    def steps(self) -> int:
-        """Steps of an epoch."""
-        return self.loader.steps
+from trar.trainer.word_vectors import StartVectors
 
 
 class TrainingRun:
@@ -96,7 +76,7 @@ class TrainingRun:
     def finished(self) -> bool:
         """Whether all epochs are trained, or none of the last ones was better."""
         loop, epochs = self.parts.config.loop, self.parts.config.schedule.epochs
-        return self.epoch >= epochs or _patience_spent(self.history, loop.early_stop)
+        return self.epoch >= epochs or patience_spent(self.history, loop.early_stop)
 
     @property
     def unscored(self) -> bool:
@@ -148,6 +128,7 @@ class TrainingRun:
         self.history.append(said)
         # logged first: what is logged beyond the newest checkpoint is dropped on resuming
         self._log_epoch(told, time.perf_counter() - begun)
+        self._log_figures({"epoch": self.epoch}, parts.steps)
         self._save()
 
     def score_epoch(self) -> None:
@@ -155,7 +136,7 @@ class TrainingRun:
         told = self._told("epoch", self.epoch)
         if self.unscored:
             scores = self._evaluate(told)
-            self._last["scores"] = _without_questions(scores, self.parts.eval_split)
+            self._last["scores"] = kept_scores(scores, self.parts.eval_split)
             self._log.add({"event": "scores", "epoch": self.epoch, **self._last["scores"]})
             self._save()
             told = dataclasses.replace(told, scores=scores)
@@ -192,29 +173,19 @@ class TrainingRun:
             told = dataclasses.replace(self._told("epoch", self.epoch + 1), step=self.epoch_step)
             scores = self._evaluate(told)
             self.stepper.model.train()
-            kept = _without_questions(scores, self.parts.eval_split)
+            kept = kept_scores(scores, self.parts.eval_split)
             at = {"epoch": self.epoch + 1, "step": self.epoch_step}
             self._log.add({"event": "scores", **at, **kept})
+            self._log_figures(at, self.epoch_step)
         if loop.checkpoint_steps and self.epoch_step % loop.checkpoint_steps == 0:
             self._look(losses, log=False)
             self._save(losses.seen)
 
     def _evaluate(self, told: Progress) -> VqaScore:
-        parts = self.parts
-        assert parts.eval_split is not None
-
         def count(done: int, total: int) -> None:
             self._report(dataclasses.replace(told, stage="evaluate", step=done, steps=total))
 
-        return evaluate(
-            self.stepper.scored,
-            parts.store,
-            parts.eval_split,
-            batch_size=parts.config.data.eval_batch_size,
-            max_tokens=parts.config.data.max_tokens or parts.store.longest_question,
-            progress=count,
-            ranks=parts.ranks,
-        )
+        return score_on_the_way(self.parts, self.stepper.scored, count)
 
     def _told(self, stage: Any, epoch: int) -> Progress:
         loss = self._last["loss"] if self.history else None
@@ -223,66 +194,35 @@ class TrainingRun:
     def _epoch_begins(self, epoch: int) -> Progress:
         """Set what is constant within an epoch: learning rate and temperature."""
         config = self.parts.config
-        schedule, heat = config.schedule, config.temperature
-        lr = config.optim.lr * learning_rate_factor(
-            epoch,
-            warmup_epochs=schedule.warmup_epochs,
-            decay_epochs=schedule.decay_epochs,
-            decay_rate=schedule.decay_rate,
-        )
-        warmth = temperature(
-            heat.policy,
-            epoch,
-            epochs=schedule.epochs,
-            warmup_epochs=schedule.warmup_epochs,
-            largest=heat.max,
-            smallest=heat.min,
-        )
-        self.stepper.set(learning_rate=lr, temperature=warmth)
+        rate, warmth = epoch_learning_rate(config, epoch), epoch_temperature(config, epoch)
+        self.stepper.set(learning_rate=rate, temperature=warmth)
         return dataclasses.replace(
             self._told("train", epoch + 1),
             loss=None,
             steps=self.parts.steps,
-            learning_rate=lr,
-            # soft routing and the other systems have no use for it
-            temperature=warmth if getattr(config.model, "routing", None) == "hard" else 0.0,
+            learning_rate=rate,
+            temperature=warmth if uses_temperature(config) else 0.0,
         )
 
     def _step_begins(self, told: Progress) -> Progress:
         """Set the learning rate of a schedule that goes by steps."""
-        schedule, optim = self.parts.config.schedule, self.parts.config.optim
-        lr = optim.lr * cyclic_factor(
-            self.epoch * self.parts.steps + self.epoch_step,
-            up_steps=schedule.up_steps,
-            down_steps=schedule.down_steps,
-            lowest=schedule.lowest,
-        )
-        set_learning_rate(self.stepper.optimiser, lr)
-        return dataclasses.replace(told, learning_rate=lr)
+        step = self.epoch * self.parts.steps + self.epoch_step
+        rate = step_learning_rate(self.parts.config, step)
+        set_learning_rate(self.stepper.optimiser, rate)
+        return dataclasses.replace(told, learning_rate=rate)
 
     def _look(self, losses: Losses, *, log: bool) -> None:
         try:
             losses.look(log=log)
         except NotFiniteError as error:
-            path = self._write_bad_batch(error.step)
-            raise TrarError(
-                f"{self.parts.run}: {error}; the batch is in {path.name}, the newest checkpoint "
-                f"is {self.saved.name}"
-            ) from None
-
-    def _write_bad_batch(self, step: int) -> Path:
-        """Keep the batch of a step (from 1) of this epoch for inspection."""
-        parts, loader = self.parts, self.parts.loader
-        batch = loader.questions.batch(loader.order.rows(self.epoch, step - 1))
-        path = parts.run / f"bad-batch-epoch-{self.epoch + 1}-step-{step}.safetensors"
-        if parts.ranks.first:
-            tensors = {
-                field.name: value
-                for field in dataclasses.fields(batch)
-                if isinstance(value := getattr(batch, field.name), torch.Tensor)
-            }
-            write_tensors(path, tensors, {"epoch": str(self.epoch + 1), "step": str(step)})
-        return path
+            run, epoch = self.parts.run, self.epoch + 1
+            path = bad_batch_path(run, epoch, error.step)
+            if self.parts.ranks.first:
+                write_bad_batch(path, self.parts.loader, epoch, error.step)
+            newest = f"the newest checkpoint is {self.saved.name}"
+            if self.saved == run:
+                newest = "there is no checkpoint yet"
+            raise TrarError(f"{run}: {error}; the batch is in {path.name}, {newest}") from None
 
     def _save(self, losses: list[float] | None = None) -> None:
         """Write a checkpoint; ``losses`` are those of an epoch that is not finished."""
@@ -331,53 +271,12 @@ class TrainingRun:
             }
         )
 
-
-def whole_model_config(config: TrainConfig, store: FeatureStore) -> Any:
-    """The config of the model that a run trains on a store that it can read, of ``MODELS``."""
-    return model_config(
-        config.model,
-        vocabulary_size=len(store.vocabulary),
-        answer_count=len(store.answers),
-        features=feature_sizes(store),
-    )
-
-
-def new_model(
-    config: TrainConfig, store: FeatureStore, start: StartVectors, device: torch.device
-) -> nn.Module:
-    """The untrained model: the same weights for the same seed on every device, and all but the
-    word embeddings the same whatever those start from."""
-    torch.manual_seed(config.seed)
-    model = build_model(whole_model_config(config, store))
-    start_embeddings(model, start)
-    return model.to(device)
-
-
-def _without_questions(scores: VqaScore, split: str | None) -> dict[str, Any]:
-    """Scores as they are kept beside the weights: all but the line per question."""
-    return {
-        "split": split,
-        "rules": scores.rules,
-        "overall": scores.overall,
-        "per_answer_type": scores.per_answer_type,
-        "per_question_type": scores.per_question_type,
-    }
-
-
-def best_epoch(history: list[dict[str, Any]], having: Container[int]) -> int:
-    """The epoch with the highest score among those with a checkpoint, the last of equals; the
-    last epoch where nothing was scored."""
-    scored = [
-        (one["scores"]["overall"], one["epoch"])
-        for one in history
-        if one["scores"] and one["epoch"] in having
-    ]
-    return int(max(scored)[1] if scored else history[-1]["epoch"])
-
-
-def _patience_spent(history: list[dict[str, Any]], patience: int | None) -> bool:
-    """Whether none of the last ``patience`` scored epochs was better than the best before them."""
-    scores = [one["scores"]["overall"] for one in history if one["scores"]]
-    if patience is None or len(scores) <= patience:
-        return False
-    return bool(max(scores[-patience:]) <= max(scores[:-patience]))
+    def _log_figures(self, at: dict[str, int], steps: int) -> None:
+        """Log what the model has learned about its attention, ``steps`` into the epoch ``at``."""
+        if not self.parts.ranks.first:
+            return
+        begin = (at["epoch"] - 1) * self.parts.steps
+        model, scored = self.stepper.model, self.stepper.scored
+        figures = figures_on_the_way(self.parts, model, scored, range(begin, begin + steps))
+        if figures:
+            self._log.add({"event": "figures", **at, "figures": figures})

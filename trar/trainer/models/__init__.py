@@ -12,7 +12,8 @@ from torch import nn
 from trar.errors import ConfigError
 from trar.trainer.models.config import TrarConfig
 from trar.trainer.models.lsat import Lsat, LsatConfig
-from trar.trainer.models.lxmert import Lxmert, LxmertConfig
+from trar.trainer.models.lxmert import Lxmert
+from trar.trainer.models.lxmert_config import LxmertConfig
 from trar.trainer.models.mcan import Mcan, McanConfig
 from trar.trainer.models.rwsan import Rwsan, RwsanConfig
 from trar.trainer.models.trar import Trar

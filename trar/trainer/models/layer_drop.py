@@ -7,10 +7,11 @@ That code drops in evaluation too, which made its scores random; here only train
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import collections
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 
 def layers_used(
@@ -29,3 +30,19 @@ def layers_used(
         return list(stack)
     left = torch.randperm(len(stack), generator=generator)[drop:].sort().values
     return [stack[number] for number in left.tolist()]
+
+
+def shares_used(
+    stacks: Mapping[str, nn.ModuleList], passes: Iterable[Mapping[str, Sequence[nn.Module]]]
+) -> dict[str, Tensor]:
+    """The share of ``passes``, each with the layers that it uses of every stack, that each layer
+    takes part in, (layers,) by stack."""
+    used: collections.Counter[nn.Module] = collections.Counter()
+    count = 0
+    for layers in passes:
+        count += 1
+        used.update(layer for stack in layers.values() for layer in stack)
+    return {
+        name: torch.tensor([used[layer] / count for layer in stack])
+        for name, stack in stacks.items()
+    }

@@ -161,6 +161,12 @@ class Trar(Frame):
                 record.append(route)
         return self.answer(x, y, cells, words)
 
+    def report(self, *inputs: Tensor, keys: Tensor | None = None) -> dict[str, dict[str, Tensor]]:
+        """``routing``: the mean weight of each order, (o,), by layer; ``keys`` as ``forward``."""
+        record: list[Tensor] = []
+        self.forward(*inputs, keys=keys, record=record)
+        return {"routing": {f"layer_{n}": route.mean(0) for n, route in enumerate(record)}}
+
     def _decoders(self) -> list[DecoderLayer]:
         return cast(list[DecoderLayer], list(self.decoder))
 

@@ -181,6 +181,14 @@ def test_clevr_is_predicted_as_lines(tmp_path: Path) -> None:
         (["ensemble", "a.npz", "--out", "."], 1, "a folder; name the file to write"),
         (["ensemble", ".", "--out", "b.json"], 1, "a folder; give a file of saved logits"),
         (["submit", "check", "a.json", "--questions", "q.json"], 1, "q.json: no such file"),
+        (
+            *(["submit", "check", "a.json", "--questions", "q.json", "--split", "val"], 2),
+            "--questions is compared with alone: leave out --split",
+        ),
+        (
+            ["submit", "check", "a", "--questions", "q", "--store", "s", "--dataset", "vqa"],
+            *(2, "leave out --store and --dataset"),
+        ),
     ],
 )
 def test_problems_are_one_line(

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from raw_data import grid_features
+from stores import StorePlan, make_store
 
 from trar.errors import StoreError
 from trar.features import FeatureStore
@@ -77,6 +78,14 @@ def test_unknown_splits_are_named_with_those_there(vqa_store: Path) -> None:
         store.read("test2015", [0])
     with pytest.raises(StoreError, match="no question split 'test'; it has train, val"):
         store.questions("test")
+
+
+def test_a_store_without_any_answers_says_how_to_have_some(tmp_path: Path) -> None:
+    plan = StorePlan(images={"test": 2}, question_splits={"test": "test"})
+    store = make_store(tmp_path / "tiny", plan)
+    way = r"add one with answers \(trar-data prepare --split train\), or let a model answer them"
+    with pytest.raises(StoreError, match=f"split 'test' have no answers; {way}"):
+        store.answers_of("test")
 
 
 def test_cells_are_the_rows_that_hold_features(vqa_store: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from test_lxmert_training import ALL, small
+from lxmert_runs import ALL, small_lxmert
 from training import small_config
 
 from trar.cli import main
@@ -23,7 +23,7 @@ from trar.trainer.run_folder import read_log
 @pytest.fixture(scope="module")
 def adaptive(shared_store: FeatureStore, tmp_path_factory: pytest.TempPathFactory) -> Path:
     sets = (*ALL, "model.cross_kept=[1]", "schedule.epochs=1", "optim.lr=0.3")
-    config = small(shared_store.path, tmp_path_factory.mktemp("adaptive"), *sets)
+    config = small_lxmert(shared_store.path, tmp_path_factory.mktemp("adaptive"), *sets)
     return train(config).checkpoint
 
 
@@ -38,6 +38,10 @@ def run(*arguments: str) -> str:
     result = CliRunner().invoke(main, ["show", *arguments])
     assert result.exit_code == 0, result.output
     return result.stdout
+
+
+def test_the_help_of_the_group_says_both_things_that_it_shows() -> None:
+    assert "Show what a recipe does, and what a model has learned." in run("--help")
 
 
 @pytest.mark.parametrize(("command", "what"), [("spans", "span"), ("alphas", "alpha")])

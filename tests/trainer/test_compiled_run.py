@@ -8,12 +8,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from lxmert_runs import ALL, small_lxmert
 from safetensors.torch import load_file
-from test_lxmert_training import ALL
-from test_lxmert_training import small as small_lxmert
-from test_resume_of_systems import StopAfter
 from torch import nn
-from training import small_config
+from training import StopAfter, small_config
 
 from trar.features.reader import FeatureStore
 from trar.trainer.checkpoint import load_checkpoint

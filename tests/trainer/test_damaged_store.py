@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner, Result
 from s3_objects import upload
 from stores import make_store
-from test_ranks import run as torchrun
+from torchrun_processes import run as torchrun
 from training import SMALL
 
 from trar.cli import main

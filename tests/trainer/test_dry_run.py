@@ -44,8 +44,8 @@ def test_sizes_are_those_of_a_real_run(
     weights = load_checkpoint(result.checkpoint).weights()
     model = load_checkpoint(result.checkpoint).model()
     assert found.parameters == sum(one.numel() for one in model.parameters())
-    assert found.questions == len(shared_store.questions("train"))
-    assert found.steps == 8
+    (stage,) = found.stages
+    assert (stage.questions, stage.steps) == (len(shared_store.questions("train")), 8)
     written = result.checkpoint.stat().st_size
     assert (
         found.checkpoint_bytes < written < found.checkpoint_bytes + 80_000
@@ -85,7 +85,7 @@ def test_the_command_tells_it_and_writes_nothing(
     assert "Nothing was written" in shown.output
     told = CliRunner().invoke(main, ["train", *options, "--json"])
     plain = json.loads(told.output)
-    assert plain["steps"] == 8
+    assert plain["stages"][0]["steps"] == 8
     assert plain["step_bytes"] > plain["state_bytes"]
     assert not list(tmp_path.iterdir())
     torch.set_num_threads(threads)

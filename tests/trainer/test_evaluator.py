@@ -83,7 +83,8 @@ def test_a_module_keeps_its_training_mode(shared_store: FeatureStore) -> None:
 
 
 def test_a_split_without_answers_cannot_be_scored(shared_store: FeatureStore) -> None:
-    with pytest.raises(StoreError, match="the questions of split 'test' have no answers"):
+    way = r"choose one with answers \(train, val\), or let .* trar predict --split test$"
+    with pytest.raises(StoreError, match=f"the questions of split 'test' have no answers; {way}"):
         evaluate(Oracle(shared_store), shared_store, "test", max_tokens=14)
     with pytest.raises(StoreError, match="no question split 'vg'; it has train, val, test; add it"):
         evaluate(Oracle(shared_store), shared_store, "vg", max_tokens=14)

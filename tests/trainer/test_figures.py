@@ -8,11 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from lxmert_runs import ALL, small_lxmert
 from systems import small_run
-from test_lxmert_training import ALL, small
-from test_resume_of_systems import StopAfter
 from torch import Tensor
-from training import small_config
+from training import StopAfter, small_config
 
 from trar.features.reader import FeatureStore
 from trar.trainer.batch import model_inputs
@@ -38,7 +37,7 @@ def val(store: FeatureStore) -> Questions:
 def adaptive(shared_store: FeatureStore, tmp_path_factory: pytest.TempPathFactory) -> TrainResult:
     """LXMERT with all its options, its last language layer pruned."""
     sets = (*ALL, "model.language_kept=[0]", "loop.eval_steps=4", "optim.lr=0.3")
-    return train(small(shared_store.path, tmp_path_factory.mktemp("adaptive"), *sets))
+    return train(small_lxmert(shared_store.path, tmp_path_factory.mktemp("adaptive"), *sets))
 
 
 def test_the_cost_of_the_model_is_logged_once(shared_store: FeatureStore, tmp_path: Path) -> None:
@@ -179,7 +178,7 @@ def test_a_run_that_was_stopped_logs_the_same_figures(
     adaptive: TrainResult, shared_store: FeatureStore, tmp_path: Path
 ) -> None:
     sets = (*ALL, "model.language_kept=[0]", "loop.eval_steps=4", "optim.lr=0.3")
-    config = small(shared_store.path, tmp_path, *sets, "loop.checkpoint_steps=3", run="mine")
+    config = small_lxmert(shared_store.path, tmp_path, *sets, "loop.checkpoint_steps=3", run="mine")
     with pytest.raises(KeyboardInterrupt):
         train(config, StopAfter(5))
     resumed = train(config, resume="auto")

@@ -20,6 +20,7 @@ from trar.features.word_pieces import (
     UNKNOWN_PIECE,
     WordPieces,
 )
+from trar.pipeline.wordpieces import read_word_pieces
 from trar.trainer.checkpoint import load_checkpoint
 from trar.trainer.importers import import_checkpoint, import_state, read_original
 from trar.trainer.importers.lxmert import original_name, why_unused
@@ -222,6 +223,26 @@ def test_the_command_writes_a_checkpoint_that_answers_as_the_original(tmp_path: 
     model = checkpoint.model().double()
     model.load_state_dict(checkpoint.weights())
     of.check_logits(answer(model, of))
+
+
+def test_the_command_takes_the_table_of_bert_as_it_is_published(tmp_path: Path) -> None:
+    of = load_reference("lxmert")
+    torch.save(of.state, tmp_path / "best.pth")
+    _, given, *more = write_inputs(tmp_path, of.sizes)
+    pieces = json.loads(Path(given).read_text())["tokens"]
+    table = tmp_path / "vocab.txt"
+    table.write_text("\n".join(pieces) + "\n")
+    command = ["import", str(tmp_path / "best.pth"), "--vocabulary", str(table), *more]
+    result = CliRunner().invoke(main, command)
+    assert result.exit_code == 0, result.output
+    vocabulary = load_checkpoint(tmp_path / "best.safetensors").vocabulary
+    assert isinstance(vocabulary, WordPieces)
+    assert vocabulary.digest == read_word_pieces(table).digest
+    assert list(vocabulary.tokens) == pieces
+    table.write_text("[UNK]\n")
+    result = CliRunner().invoke(main, command)
+    assert (result.exit_code, result.output.count("\n")) == (1, 1)
+    assert f"--vocabulary {table}: expected [PAD] to be 0" in result.output
 
 
 def test_the_command_takes_the_list_of_pretrained_answers(tmp_path: Path) -> None:

@@ -189,6 +189,17 @@ def test_a_few_settings_of_rwsan_are_enough(tmp_path: Path) -> None:
     assert config == ours.model_copy(update=changes)
 
 
+def test_the_width_of_a_head_follows_from_the_others(tmp_path: Path) -> None:
+    for changes in ({}, {"HIDDEN_SIZE": None, "MULTI_HEAD": None}):
+        with_it = original(tmp_path / "mcan.yml", {**changes, "HIDDEN_SIZE_HEAD": "64"}, MCAN)
+        assert read_preset(with_it).notes == ()
+        config, without = (
+            build_config("somewhere", preset=one).model
+            for one in (with_it, original(tmp_path / "without.yml", changes, MCAN))
+        )
+        assert config == without
+
+
 def test_what_mcan_vqa_leaves_out_is_what_its_code_works_out(tmp_path: Path) -> None:
     name = original(tmp_path / "large_model.yml", {}, MCAN_VQA)
     config = build_config("somewhere", preset=name)
@@ -286,6 +297,11 @@ def test_an_original_config_trains(shared_store: FeatureStore, tmp_path: Path) -
         ({"OPT_PARAMS": "5"}, "OPT_PARAMS is 5, expected names with values"),
         ({"GRAD_NORM_CLIP": "'x'"}, "loop.clip_norm is 'x'"),
         ({"FLAT_GLIMPSES": "2"}, "FLAT_GLIMPSES is 2; only 1"),
+        (
+            {"HIDDEN_SIZE_HEAD": "32"},
+            "HIDDEN_SIZE_HEAD is 32, but HIDDEN_SIZE / MULTI_HEAD is 512 / 8; correct one of",
+        ),
+        ({"HIDDEN_SIZE_HEAD": "64", "MULTI_HEAD": "0"}, "model.heads is 0, expected"),
         ({"LAYER": "six"}, "model.layers is 'six', expected a valid integer"),
     ],
 )

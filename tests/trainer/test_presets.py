@@ -118,7 +118,11 @@ def test_a_file_may_change_a_preset(tmp_path: Path) -> None:
         ("a: [\n", "not YAML"),
         ("base: easy-vqa\npublished: {overal: 3}\n", "overal"),
         ("base: easy-vqa\ncontinue_from: {split: train}\n", "epochs"),
-        ("model: {layers: 3}\n", "model.width is missing; .*data is missing"),
+        (
+            "model: {layers: 3}\n",
+            r"^model\.orders, model\.width, model\.heads and 17 more are missing; let \S+mine\.yaml"
+            " say `base: NAME`, the preset whose settings it changes, or state all$",
+        ),
     ],
 )
 def test_a_wrong_file_is_explained_in_one_line(tmp_path: Path, text: str, message: str) -> None:
@@ -201,7 +205,15 @@ def test_presets_are_listed_in_order() -> None:
 def test_the_preset_named_for_another_grid_is_of_the_same_system(tmp_path: Path) -> None:
     plan = StorePlan(images={"train": 2}, grid=8, question_splits={"train": "train"}, rule="vqa")
     store = make_store(tmp_path / "features" / "vqa", plan)
-    with pytest.raises(ConfigError, match=r"for 16x16 cells.*choose --preset vqa-\S+, or"):
+    with pytest.raises(ConfigError, match=r"for 16x16 cells.*choose --preset vqa-soft-avg, or"):
         check_fit(build_config(store.path, preset="vqa-16x16"), store)
     with pytest.raises(ConfigError, match=r"for 14x14 cells, \S+ has 8x8 cells \S+ \S+ \S+; take"):
         check_fit(build_config(store.path, preset="lsat-clevr"), store)
+
+
+def test_a_dataset_whose_own_preset_is_for_any_grid_is_told_to_take_that(tmp_path: Path) -> None:
+    store = make_store(tmp_path / "features" / "easy-vqa", StorePlan(images={"train": 2}, grid=8,
+                       question_splits={"train": "train"}))  # fmt: skip
+    with pytest.raises(ConfigError, match=r"for 16x16 cells.*choose --preset easy-vqa, or"):
+        check_fit(build_config(store.path, preset="vqa-16x16"), store)
+    check_fit(build_config(store.path, preset="easy-vqa"), store)

@@ -19,7 +19,8 @@ import ranks_of_systems
 import torch
 import torch.distributed as dist
 from systems import EVERYTHING, SYSTEMS, small_run
-from training import SMALL, small_config
+from torchrun_processes import EXACT, LAUNCHER, command, environment, run
+from training import small_config
 
 from trar.errors import TrarError
 from trar.features.reader import FeatureStore
@@ -27,41 +28,6 @@ from trar.trainer.checkpoint import load_checkpoint
 from trar.trainer.loop import train
 from trar.trainer.run_folder import read_log
 from trar.trainer.stepper import Stepper
-
-EXACT = (
-    "model.dropout=0.0",
-    "log_steps=1",
-    "schedule.epochs=2",
-    "schedule.decay_epochs=[1]",
-    # attention does not depend on the bias of its keys: the gradient is rounding alone, which Adam
-    # with a tiny eps turns into whole steps
-    "optim.eps=1e-3",
-)
-TRAR = str(Path(sys.executable).with_name("trar"))
-
-
-LAUNCHER = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
-
-
-def command(ranks: int, store: Path, runs: Path, *options: str) -> list[str]:
-    sets = [word for one in (*SMALL, *EXACT) for word in ("--set", one)]
-    train_command = ["train", "--store", str(store), "--runs", str(runs), "--preset", "easy-vqa"]
-    own = [str(ranks), "--no-python", "--", TRAR]
-    return [*LAUNCHER, *own, *train_command, "--device", "cpu", *sets, *options]
-
-
-def environment() -> dict[str, str]:
-    return {**os.environ, "OMP_NUM_THREADS": "1"}
-
-
-def run(ranks: int, store: Path, runs: Path, *options: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        command(ranks, store, runs, *options),
-        env=environment(),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
 
 
 def losses(folder: Path) -> list[float]:

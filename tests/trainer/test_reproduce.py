@@ -70,6 +70,29 @@ def test_a_row_of_two_stages_is_compared_on_both(store: FeatureStore) -> None:
     assert points["score"][0] == "test-dev, by EvalAI"
 
 
+def test_a_store_of_another_dataset_is_compared_with_the_one_of_the_row(
+    store: FeatureStore, tmp_path: Path
+) -> None:
+    other = make_store(tmp_path / "features" / "easy-vqa", StorePlan(grid=8))
+    args = ["--store", str(other.path), "--report-only", "--json"]
+    report = json.loads(CliRunner().invoke(main, ["reproduce", "vqa-soft-avg", *args]).stdout)
+    points = {one["what"]: (one["published"], one["here"]) for one in report["differences"]}
+    assert next(iter(points.items())) == ("dataset", ("vqa", "easy-vqa"))
+    assert points["questions of train"] == ("443,757", "120")
+    assert points["images of train"] == ("82,783", "40")
+    assert points["answers"] == ("3,129", "6")
+    assert points["vocabulary"][0].startswith("20,573 tokens")
+    assert points["features"] == ("8x8 cells x 2048, float32", "8x8 cells x 8, float16")
+    args = ["--store", str(store.path), *args[2:]]
+    report = json.loads(CliRunner().invoke(main, ["reproduce", "mcan-clevr", *args]).stdout)
+    points = {one["what"]: (one["published"], one["here"]) for one in report["differences"]}
+    assert points["dataset"] == ("clevr", "vqa")
+    assert points["questions of train"] == ("699,989", "90")
+    assert points["answers"] == ("28", "6")
+    assert "rules of the score" not in points  # those of 2016 are VQA's
+    assert "dataset" not in found(store)
+
+
 def test_images_that_were_left_out_are_told(vqa_raw: Path, tmp_path: Path) -> None:
     raw = tmp_path / "data"
     shutil.copytree(vqa_raw, raw)

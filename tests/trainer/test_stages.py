@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from training import small_config
+from training import SMALL, small_config
 
 from trar.cli import main
 from trar.errors import CheckpointError, ConfigError, TrarError
@@ -127,6 +127,27 @@ def test_what_the_second_stage_refuses_is_refused_before_the_first(
         with pytest.raises(TrarError, match=message):
             refuse(config)
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_dry_run_tells_the_cost_of_both_stages(
+    whole: TrainResult, shared_store: FeatureStore, tmp_path: Path
+) -> None:
+    config = two_stage_config(shared_store, tmp_path, "loop.keep_last=1")
+    found = dry_run(config)
+    told = [(one.split, one.to_epoch, one.questions, one.steps) for one in found.stages]
+    assert told == [("train+val", 2, 165, 11), ("train", 3, 120, 8)]
+    assert [one.epoch_s for one in found.stages] == [found.step_s * steps for steps in (11, 8)]
+    assert found.checkpoints == 5  # the last and the best of each, and the one being written
+    second = dry_run(config.model_copy(update={"start_from": whole.checkpoint}))
+    assert ([one.split for one in second.stages], second.checkpoints) == (["train"], 3)
+    (tmp_path / "two.yaml").write_text(STAGES)
+    sets = [word for one in (*SMALL, "eval_split=null") for word in ("--set", one)]
+    place = ["--store", str(shared_store.path), "--preset", str(tmp_path / "two.yaml")]
+    result = CliRunner().invoke(main, ["train", *place, *sets, "--device", "cpu", "--dry-run"])
+    assert result.exit_code == 0, result.output
+    first, then = (line for line in result.output.split("\n") if line.startswith("to epoch"))
+    assert first.startswith("to epoch 2 on train+val: 165 questions an epoch, 11 steps, ")
+    assert then.startswith("to epoch 3 on train: 120 questions an epoch, 8 steps, ")
 
 
 def test_what_cannot_be_started_from_is_refused(shared_store: FeatureStore, tmp_path: Path) -> None:

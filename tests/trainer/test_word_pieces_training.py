@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from lxmert_runs import ALL, small_lxmert
 from piece_table import write_vocab
-from test_lxmert_training import ALL, small
 
 from trar.cli import main
 from trar.features import FeatureStore
@@ -63,7 +63,7 @@ def test_a_published_row_is_compared_with_its_own_words_and_answers(store: Featu
 def test_it_trains_and_is_scored_by_its_own_pieces_and_answers(
     store: FeatureStore, tmp_path: Path
 ) -> None:
-    result = train(small(store.path, tmp_path, *ALL, *READ))
+    result = train(small_lxmert(store.path, tmp_path, *ALL, *READ))
     checkpoint = load_checkpoint(result.checkpoint)
     assert isinstance(checkpoint.vocabulary, WordPieces)
     assert checkpoint.answers.digest == store.using("wordpiece", "lxmert").answers.digest

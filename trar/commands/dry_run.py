@@ -27,7 +27,11 @@ def tell_dry_run(config: TrainConfig, given: Sequence[str], *, as_json: bool) ->
         return
     rows = [(one.name, json.dumps(one.value), one.origin) for one in found.settings]
     click.echo(table(rows, ("setting", "value", "from")))
-    click.echo(f"{found.questions:,} questions an epoch, {found.steps:,} steps")
+    for stage in found.stages:
+        click.echo(
+            f"to epoch {stage.to_epoch} on {stage.split}: {stage.questions:,} questions an epoch, "
+            f"{stage.steps:,} steps, {duration(stage.epoch_s)} on this machine, scoring not counted"
+        )
     click.echo(f"{found.parameters:,} parameters, {found.flops / 1e9:.3g} GFLOP a sample forward")
     click.echo(
         f"memory of a step: {human_bytes(found.step_bytes)} (activations "
@@ -35,8 +39,7 @@ def tell_dry_run(config: TrainConfig, given: Sequence[str], *, as_json: bool) ->
         f"{human_bytes(found.state_bytes)}, loader {human_bytes(found.loader_bytes)})"
     )
     click.echo(
-        f"two steps: loss {found.losses[0]:.4f}, {found.losses[1]:.4f}; {found.step_s:.3f} s a "
-        f"step, {duration(found.epoch_s)} an epoch on this machine, scoring not counted"
+        f"two steps: loss {found.losses[0]:.4f}, {found.losses[1]:.4f}; {found.step_s:.3f} s a step"
     )
     needed = found.checkpoint_bytes * found.checkpoints
     click.echo(

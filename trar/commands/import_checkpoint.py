@@ -5,17 +5,26 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from trar.commands.options import PATH, PLACE, json_option
+
+if TYPE_CHECKING:
+    from trar.features.text import Vocabulary
 
 
 @click.command(name="import", short_help="Turn a checkpoint of the original code into ours.")
 @click.argument("file", type=PATH)
 @click.option("--store", type=PLACE, help="A feature store with their vocabulary and answers.")
 @click.option("--dataset", metavar="NAME", help="Which dataset, if the store holds several.")
-@click.option("--vocabulary", type=PATH, metavar="FILE", help="Instead of the store's.")
+@click.option(
+    "--vocabulary",
+    type=PATH,
+    metavar="FILE",
+    help="Instead of the store's: a vocabulary file of one, or BERT's vocab.txt for LXMERT.",
+)
 @click.option(
     "--answers", type=PATH, metavar="FILE", help="Instead of the store's; answer_dict.json will do."
 )
@@ -59,6 +68,7 @@ def import_command(
     from trar.console import table
     from trar.errors import ConfigError
     from trar.features import FeatureStore
+    from trar.pipeline.wordpieces import read_word_pieces
     from trar.trainer.config import build_config
     from trar.trainer.import_file import (
         import_file,
@@ -81,7 +91,12 @@ def import_command(
     opened = None
     if store is not None:
         opened = FeatureStore(store, dataset).using(config.data.tokenizer, config.data.targets)
-    words = read_vocabulary(vocabulary) if vocabulary else opened.vocabulary if opened else None
+    if vocabulary is not None and vocabulary.suffix == ".txt":
+        words: Vocabulary | None = read_word_pieces(vocabulary, option="--vocabulary")
+    elif vocabulary is not None:
+        words = read_vocabulary(vocabulary)
+    else:
+        words = opened.vocabulary if opened else None
     labels = read_answers(answers) if answers else opened.answers if opened else None
     if words is None or labels is None:
         raise ConfigError(

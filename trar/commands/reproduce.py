@@ -60,7 +60,7 @@ def reproduce(
 
     config = build_config(store, dataset=dataset, preset=row, sets=sets, **settings)
     opened = FeatureStore(config.store, config.dataset)
-    found = differences(config, opened, _published_counts(opened.dataset))
+    found = differences(config, opened, _published_counts(published.dataset))
     report = report_json(config, opened, found)
     if as_json and report_only:
         click.echo(json.dumps(report, indent=1))

@@ -70,7 +70,7 @@ def sparsity(
     device: str,
     as_json: bool,
 ) -> None:
-    """Show which share of each head's weights is exactly zero.
+    """Show which share of each head's attention weights is exactly zero, over some questions.
 
     \b
     Example: trar show sparsity runs/lxmert-entmax --store ./features

@@ -1,4 +1,4 @@
-"""``trar show``: what a recipe does, drawn."""
+"""``trar show``, and ``trar show schedule``: what a recipe does, drawn."""
 
 from __future__ import annotations
 
@@ -19,10 +19,11 @@ _BAR = 20
 
 @click.group()
 def show() -> None:
-    """Draw what a recipe does.
+    """Show what a recipe does, and what a model has learned.
 
     \b
     Example: trar show schedule --preset vqa-hard-avg
+             trar show spans runs/lxmert-span
     """
 
 

@@ -10,6 +10,8 @@ import click
 
 from trar.commands.options import PATH, json_option, store_option
 
+_TYPED = click.core.ParameterSource.COMMANDLINE
+
 
 @click.group()
 def submit() -> None:
@@ -28,7 +30,7 @@ def submit() -> None:
     "--questions",
     type=PATH,
     metavar="FILE",
-    help="Compare with this official question file instead of a store.",
+    help="Compare with this official question file, which says its split, instead of a store.",
 )
 @json_option
 def check(
@@ -42,6 +44,12 @@ def check(
     Example: trar submit check result-test.json --store ./features
              trar submit check result-test.json --questions test2015_questions.json
     """
+    source = click.get_current_context().get_parameter_source
+    given = [name for name in ("store", "dataset", "split") if source(name) is _TYPED]
+    if questions is not None and given:
+        raise click.UsageError(
+            f"--questions is compared with alone: leave out {' and '.join(f'--{n}' for n in given)}"
+        )
     from trar.features import FeatureStore
     from trar.trainer.expected_questions import expected_of_files, expected_of_store
     from trar.trainer.submission_check import PAGES, check_submission

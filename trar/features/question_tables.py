@@ -58,9 +58,14 @@ class QuestionTables:
         splits = self._meta.question_splits
         if not splits[self.known(split)].answered:
             answered = ", ".join(name for name, entry in splits.items() if entry.answered)
+            way = (
+                f"choose one with answers ({answered})"
+                if answered
+                else "add one with answers (trar-data prepare --split train)"
+            )
             raise StoreError(
-                f"{self._path}: the questions of split {split!r} have no answers; splits with "
-                f"answers: {answered or 'none'}"
+                f"{self._path}: the questions of split {split!r} have no answers; {way}, or let a "
+                f"model answer them: trar predict --split {split}"
             )
         return split
 

@@ -33,15 +33,15 @@ _BATCH = 4096  # texts that the library cuts at a time
 _REMEDY = "give the vocab.txt or tokenizer.json of bert-base-uncased"
 
 
-def read_word_pieces(path: Path) -> WordPieces:
-    """The pieces and the rule of a ``vocab.txt`` or ``tokenizer.json``.
+def read_word_pieces(path: Path, option: str = "--wordpiece-vocab") -> WordPieces:
+    """The pieces and the rule of a ``vocab.txt`` or ``tokenizer.json``, given by ``option``.
 
     A ``vocab.txt`` does not say whether it is cased: it is where a piece has a capital letter.
 
     Raises:
         RawDataError: no such file, or not of the BERT family.
     """
-    where = f"--wordpiece-vocab {path}"
+    where = f"{option} {path}"
     try:
         with disk_errors(path):
             data = path.read_bytes()

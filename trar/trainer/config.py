@@ -35,6 +35,7 @@ from trar.trainer.model_settings import (
 )
 from trar.trainer.preset_files import (
     FALLBACK_PRESET,
+    SUFFIXES,
     default_preset,
     load_preset,
     parse_yaml,
@@ -50,6 +51,7 @@ from trar.trainer.settings_section import Positive, Section
 
 DEFAULT_SEED = 20211010
 DEFAULT_EVAL_SPLIT = "val"
+_NAMED = 3  # of the settings that are missing
 _PRESET_KEYS = {"model", "data", "loss", "optim", "schedule", "temperature"}
 
 StorePath = Annotated[Path, PlainValidator(open_place), PlainSerializer(str, when_used="json")]
@@ -137,7 +139,9 @@ def build_config(
     preset, values = _recipe(preset, open_place(store), dataset)
     run = {"store": str(store), "dataset": dataset, "preset": preset, **settings}
     values |= {name: value for name, value in run.items() if value is not None}
-    config = config_from(TrainConfig, apply_sets(values, sets))
+    own_file = preset.endswith(SUFFIXES)
+    way_out = f"; let {preset} say `base: NAME`, the preset whose settings it changes, or state all"
+    config = config_from(TrainConfig, apply_sets(values, sets), way_out if own_file else "")
     split_names(config.split)
     return config
 
@@ -200,8 +204,9 @@ def apply_sets(values: Mapping[str, Any], sets: Sequence[str]) -> dict[str, Any]
     return changed
 
 
-def config_from(kind: type[Settings], values: Mapping[str, Any]) -> Settings:
+def config_from(kind: type[Settings], values: Mapping[str, Any], if_missing: str = "") -> Settings:
     """``values`` as a frozen config of ``kind``; numbers, booleans and texts are not mixed up.
+    ``if_missing``: what the message ends with where a setting is missing.
 
     Raises:
         ConfigError: every problem in one message, each with its dotted name.
@@ -210,7 +215,11 @@ def config_from(kind: type[Settings], values: Mapping[str, Any]) -> Settings:
         return kind.model_validate(dict(values))
     except ValidationError as error:
         system = system_of(values.get("model"))
-        raise ConfigError("; ".join(_explain(one, system) for one in _all_errors(error))) from None
+        errors = _all_errors(error)
+        said = [_explain(one, system) for one in errors if one["type"] != "missing"]
+        if missing := [_name(one) for one in errors if one["type"] == "missing"]:
+            said.append(_missing(missing) + if_missing)
+        raise ConfigError("; ".join(said)) from None
 
 
 def setting_names(system: str = DEFAULT_SYSTEM) -> list[str]:
@@ -264,12 +273,19 @@ def _unknown(name: str, system: str) -> str:
     return f"{name} is no setting{of}" + (f" (did you mean {found[0]}?)" if found else "")
 
 
+def _name(error: dict[str, Any]) -> str:
+    return ".".join(str(part) for part in error["loc"])
+
+
+def _missing(names: list[str]) -> str:
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return f"{', '.join(names[:_NAMED])}{more} {'is' if len(names) == 1 else 'are'} missing"
+
+
 def _explain(error: dict[str, Any], system: str) -> str:
-    name = ".".join(str(part) for part in error["loc"])
+    name = _name(error)
     if error["type"] == "extra_forbidden":
         return _unknown(name, system)
-    if error["type"] == "missing":
-        return f"{name} is missing"
     found = error["input"]
     if isinstance(found, dict):  # a rule over a whole section
         return f"{name}: {error['msg'].removeprefix('Value error, ')}"

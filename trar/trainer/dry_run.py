@@ -24,7 +24,7 @@ from trar.trainer.flops import sample_flops
 from trar.trainer.memory_budget import need_memory, training_bytes, within_memory
 from trar.trainer.new_model import new_model, whole_model_config
 from trar.trainer.preset_files import load_preset
-from trar.trainer.stages import check_stages
+from trar.trainer.stages import check_stages, stage_configs
 from trar.trainer.stepper import Stepper
 from trar.trainer.training_data import open_store, scored_split, training_loader
 from trar.trainer.word_vectors import choose_vectors
@@ -40,15 +40,26 @@ class Setting:
 
 
 @dataclass(frozen=True)
+class Stage:
+    """A stage trains on ``split`` to the end of epoch ``to_epoch``; ``questions``, ``steps`` and
+    ``epoch_s`` (as measured here) are those of one epoch."""
+
+    split: str
+    to_epoch: int
+    questions: int
+    steps: int
+    epoch_s: float
+
+
+@dataclass(frozen=True)
 class DryRun:
     """``flops``: of the forward pass of one sample, multiplications and additions counted apart;
     ``activation_bytes``: what a step keeps for its backward pass; ``state_bytes``: weights,
-    gradients and moments; ``loader_bytes``: the bound of the loader; ``step_s`` and ``epoch_s`` as
-    measured here; ``checkpoint_bytes``: one of the ``checkpoints`` that are kept."""
+    gradients and moments; ``loader_bytes``: the bound of the loader; ``step_s`` as measured here;
+    ``checkpoint_bytes``: one of the ``checkpoints`` that are kept, of all ``stages`` together."""
 
     settings: tuple[Setting, ...]
-    questions: int
-    steps: int
+    stages: tuple[Stage, ...]
     parameters: int
     flops: int
     activation_bytes: int
@@ -56,7 +67,6 @@ class DryRun:
     loader_bytes: int
     losses: tuple[float, float]
     step_s: float
-    epoch_s: float
     checkpoint_bytes: int
     checkpoints: int
     free_bytes: int
@@ -87,17 +97,18 @@ def dry_run(config: TrainConfig, given: Sequence[str] = ()) -> DryRun:
     asked = config
     config, memory = within_memory(config, store.meta, model_bytes=state_bytes)
     need_memory(memory, device)
-    loader = training_loader(config, store, device=device, ranks=Ranks())
+    stages = stage_configs(config)
+    loaders = [training_loader(one, store, device=device, ranks=Ranks()) for one in stages]
     model = new_model(config, store, choose_vectors(config, store), device)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     need_room(config, store, None)
-    room = checkpoint_room(config, parameters)
+    rooms = [checkpoint_room(one, parameters) for one in stages]
     stepper = Stepper(model, config, answers=len(store.answers))
     stepper.set(learning_rate=config.optim.lr, temperature=config.temperature.max)
     model.train()
     torch.manual_seed(config.seed)
     losses, seconds, kept, flops = [], 0.0, 0, 0
-    with loader.stream(0) as stream:
+    with loaders[-1].stream(0) as stream:
         for _, batch in zip(range(2), stream, strict=False):
             flops = flops or sample_flops(model, batch.part(0, 1))
             with _KeptBytes(model) as counter:
@@ -108,8 +119,16 @@ def dry_run(config: TrainConfig, given: Sequence[str] = ()) -> DryRun:
     parts = config.data.accumulation  # each keeps its own activations, one after the other
     return DryRun(
         settings=tuple(_origins(asked, set(given))),
-        questions=loader.order.questions,
-        steps=loader.steps,
+        stages=tuple(
+            Stage(
+                one.split,
+                one.schedule.epochs,
+                loader.order.questions,
+                loader.steps,
+                seconds * loader.steps,
+            )
+            for one, loader in zip(stages, loaders, strict=True)
+        ),
         parameters=parameters,
         flops=flops,
         activation_bytes=kept // parts,
@@ -117,9 +136,8 @@ def dry_run(config: TrainConfig, given: Sequence[str] = ()) -> DryRun:
         loader_bytes=memory.loader.total,
         losses=(losses[0], losses[-1]),
         step_s=seconds,
-        epoch_s=seconds * loader.steps,
-        checkpoint_bytes=room.each,
-        checkpoints=room.count,
+        checkpoint_bytes=rooms[-1].each,
+        checkpoints=1 + sum(room.count - 1 for room in rooms),  # one is being written at a time
         free_bytes=free_bytes(config.runs),
     )
 

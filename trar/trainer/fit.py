@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from trar.errors import ConfigError
 from trar.features.reader import SCHEME, FeatureStore
 from trar.trainer.config import TrainConfig
 from trar.trainer.model_settings import system_of
 from trar.trainer.model_sizes import check_readable
-from trar.trainer.preset_files import load_preset, preset_names
+from trar.trainer.preset_files import default_preset, load_preset, preset_names
 
 
 def check_fit(config: TrainConfig, store: FeatureStore) -> None:
@@ -22,8 +24,8 @@ def check_fit(config: TrainConfig, store: FeatureStore) -> None:
     spec = store.meta.feature
     side = config.data.grid
     if side is not None and spec.grid is not None and spec.grid != (side, side):
-        others = [name for name in preset_names() if _is_for(name, spec.grid, config)]
-        choose = f"choose --preset {others[0]}, or " if others else ""
+        other = next(_presets_for(store, config), None)
+        choose = f"choose --preset {other}, or " if other else ""
         raise ConfigError(
             f"preset {config.preset} is for {side}x{side} cells, {store.path} has "
             f"{spec.describe()}; {choose}take its recipe as it is with --set data.grid=null"
@@ -36,7 +38,12 @@ def check_fit(config: TrainConfig, store: FeatureStore) -> None:
         )
 
 
-def _is_for(preset: str, grid: tuple[int, int], config: TrainConfig) -> bool:
-    values = load_preset(preset)
-    same = (system_of(values["model"]), values["loss"]) == (config.model.system, config.loss)
-    return same and (values["data"]["grid"],) * 2 == grid
+def _presets_for(store: FeatureStore, config: TrainConfig) -> Iterator[str]:
+    """Presets of the same system and loss for the store's grid, the dataset's own first."""
+    own = default_preset(store.dataset)
+    for name in (own, *preset_names()):
+        values = load_preset(name)
+        same = (system_of(values["model"]), values["loss"]) == (config.model.system, config.loss)
+        side = values["data"]["grid"]
+        if same and ((side, side) == store.meta.feature.grid or (name == own and side is None)):
+            yield name

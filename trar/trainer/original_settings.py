@@ -92,6 +92,7 @@ _SPECIAL = {
     "GRAD_NORM_CLIP",
     "USE_GLOVE",
     "EVAL_EVERY_EPOCH",
+    "HIDDEN_SIZE_HEAD",
 }
 # Where and how to run, which are options of the commands here and not part of a recipe.
 _IGNORED = {
@@ -99,6 +100,7 @@ _IGNORED = {
     *("RUN_MODE", "MODEL", "DATASET", "VERBOSE", "NUM_WORKERS", "PIN_MEM", "TEST_SAVE_PRED"),
     *("SHUFFLE_MODE", "TASK", "PRELOAD", "IMG_FEAT_SIZE", "IMG_FEAT_PAD_SIZE"),
 }
+_WIDTH, _HEADS = 512, 8  # of every original that does not say them
 _KNOWN = sorted({*_NAMES, *_ONLY, *_SPECIAL, *_IGNORED})
 
 
@@ -132,6 +134,7 @@ def translate(said: Mapping[Any, Any], *, where: str) -> Translation:
     for name, only in _ONLY.items():
         if name in said and said[name] != only:
             raise ConfigError(f"{where}: {name} is {said[name]!r}; only {only!r} is to be had here")
+    _check_head_width(said, where)
     loss = said.get("LOSS_FUNC", "bce")
     if not isinstance(loss, str) or loss not in _BASES[system]:
         expected = " or ".join(_BASES[system])
@@ -171,6 +174,18 @@ def _system(said: Mapping[Any, Any], where: str) -> str:
     return system
 
 
+def _check_head_width(said: Mapping[str, Any], where: str) -> None:
+    """``HIDDEN_SIZE_HEAD``, which older files say too, can only be the width over the heads."""
+    width, heads = said.get("HIDDEN_SIZE", _WIDTH), said.get("MULTI_HEAD", _HEADS)
+    found = said.get("HIDDEN_SIZE_HEAD")
+    whole = isinstance(width, int) and isinstance(heads, int) and heads > 0
+    if found is not None and whole and found != width / heads:
+        raise ConfigError(
+            f"{where}: HIDDEN_SIZE_HEAD is {found!r}, but HIDDEN_SIZE / MULTI_HEAD is {width} / "
+            f"{heads}; correct one of the three, or remove HIDDEN_SIZE_HEAD"
+        )
+
+
 def _routing(said: Mapping[str, Any]) -> dict[str, Any]:
     """What TRAR's evaluation does, and its files do not say."""
     hard = said.get("ROUTING") == "hard"  # then scored with noise at the largest temperature
@@ -185,7 +200,7 @@ def _routing(said: Mapping[str, Any]) -> dict[str, Any]:
 
 def _sizes(said: Mapping[str, Any]) -> dict[str, Any]:
     """The width inside the feed-forward, which mcan-vqa and RWSAN do not say."""
-    width = said.get("HIDDEN_SIZE", 512)
+    width = said.get("HIDDEN_SIZE", _WIDTH)
     implied = "FF_SIZE" not in said and "MODEL_USE" not in said and isinstance(width, int)
     return {"model.ff_width": 4 * width} if implied else {}
 

@@ -23,17 +23,18 @@ from trar.trainer.original_settings import is_original, translate
 
 FALLBACK_PRESET = "vqa-soft-avg"
 _PRESET_OF_DATASET = {"easy-vqa": "easy-vqa", "clevr": "clevr-hard-fc"}
-_SUFFIXES = (".yaml", ".yml")
+SUFFIXES = (".yaml", ".yml")
 
 
 class Published(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A published result: ``overall`` percent on the split ``scored_on``, by ``parts``, and
-    its ``source``."""
+    """A published result: ``overall`` percent on the split ``scored_on`` of ``dataset``, by
+    ``parts``, and its ``source``."""
 
     overall: float
     scored_on: str
     source: str
     parts: dict[str, float] = {}
+    dataset: str = "vqa"
 
 
 class FirstStage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -138,7 +139,7 @@ def _merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, An
 
 
 def _text_of(name: str) -> str:
-    if name.endswith(_SUFFIXES):
+    if name.endswith(SUFFIXES):
         path = Path(name)
         if not path.is_file():
             raise ConfigError(f"{path}: no such preset file")

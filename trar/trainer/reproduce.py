@@ -92,20 +92,26 @@ def differences(
     config: TrainConfig, store: FeatureStore, counts: Mapping[str, SplitCount]
 ) -> list[Difference]:
     """Every way in which the run that ``config`` describes on ``store`` differs from the published
-    run of its preset. ``counts`` are those of the published splits.
+    run of its preset. ``counts`` are those of the splits of that run's dataset.
 
     Raises:
         ConfigError: the preset has no published result.
     """
     published = published_row(config.preset)
     return [
+        *_dataset(published, store),
         *_settings(config),
-        *_data(config, store, counts),
-        *_words(config, store),
-        *_answers(config, store),
+        *_data(config, store, counts, published.dataset),
+        *_words(config, store, published.dataset),
+        *_answers(config, store, published.dataset),
         *_start(config, store),
         *_circumstances(config, store, published),
     ]
+
+
+def _dataset(published: Published, store: FeatureStore) -> Iterator[Difference]:
+    if store.dataset != published.dataset:
+        yield Difference("dataset", published.dataset, store.dataset)
 
 
 def _settings(config: TrainConfig) -> Iterator[Difference]:
@@ -117,7 +123,7 @@ def _settings(config: TrainConfig) -> Iterator[Difference]:
 
 
 def _data(
-    config: TrainConfig, store: FeatureStore, counts: Mapping[str, SplitCount]
+    config: TrainConfig, store: FeatureStore, counts: Mapping[str, SplitCount], dataset: str
 ) -> Iterator[Difference]:
     meta = store.meta
     names = config.splits + ([config.eval_split] if config.eval_split else [])
@@ -143,7 +149,7 @@ def _data(
     trained = f"{config.split}, scored on {config.eval_split or 'nothing'}"
     if origin.split not in (None, trained):
         yield Difference("split", origin.split, trained)
-    side, width = load_preset(config.preset)["data"]["grid"], _WIDTHS.get(meta.dataset)
+    side, width = load_preset(config.preset)["data"]["grid"], _WIDTHS.get(dataset)
     rows = f"{side}x{side} cells" if side else origin.regions
     here = meta.feature.describe()
     if width is not None and not here.startswith(f"{rows} x {width}, float32"):
@@ -151,10 +157,10 @@ def _data(
     yield Difference("bytes of the features", _UNKNOWN, f"store {meta.fingerprint}")
 
 
-def _words(config: TrainConfig, store: FeatureStore) -> Iterator[Difference]:
+def _words(config: TrainConfig, store: FeatureStore, dataset: str) -> Iterator[Difference]:
     tokenizer = config.data.tokenizer
     words = store.meta.vocabularies.get(tokenizer)
-    count, what = _WORDS.get((store.meta.dataset, tokenizer), (None, ""))
+    count, what = _WORDS.get((dataset, tokenizer), (None, ""))
     if words is None:
         yield Difference("vocabulary", f"{_number(count)} {what}", f"no {tokenizer} in the store")
     elif count not in (None, words.tokens):
@@ -164,9 +170,9 @@ def _words(config: TrainConfig, store: FeatureStore) -> Iterator[Difference]:
         )
 
 
-def _answers(config: TrainConfig, store: FeatureStore) -> Iterator[Difference]:
-    dataset, targets = store.meta.dataset, config.data.targets
-    labels, count = store.meta.answer_schemes.get(targets), _ANSWERS.get(dataset)
+def _answers(config: TrainConfig, store: FeatureStore, dataset: str) -> Iterator[Difference]:
+    targets, count = config.data.targets, _ANSWERS.get(dataset)
+    labels = store.meta.answer_schemes.get(targets)
     if labels is None:
         yield Difference("answers", f"{_number(count)} of {targets}", "none of them in the store")
     elif count not in (None, labels.answers):
@@ -210,7 +216,7 @@ def _circumstances(
         yield Difference(
             "score", f"{published.scored_on}, by EvalAI", "none: `trar predict --split test`"
         )
-    elif store.meta.answer_schemes[SCHEME].rule == "vqa":
+    elif published.dataset == "vqa" and store.meta.answer_schemes[SCHEME].rule == "vqa":
         yield Difference(
             "rules of the score", "2016", "2021 (`trar eval --rules legacy` has those of 2016)"
         )

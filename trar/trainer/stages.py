@@ -55,6 +55,14 @@ def train_stages(
     return dataclasses.replace(result, seconds=before.seconds + result.seconds)
 
 
+def stage_configs(config: TrainConfig) -> list[TrainConfig]:
+    """The config of each stage that there is still to train; ``config`` is the last one's."""
+    first = read_preset(config.preset).continue_from
+    if first is None or config.start_from:
+        return [config]
+    return [_first_config(config, first), config]
+
+
 def check_stages(config: TrainConfig) -> None:
     """Refuse now what the second stage of ``config`` would refuse when the first is trained.
 
@@ -76,7 +84,7 @@ def check_stages(config: TrainConfig) -> None:
             f"eval_split is {config.eval_split}, but the first stage of {config.preset} is trained "
             f"on {first.split}: nothing of it can be scored on the way; say --set eval_split=null"
         )
-    for stage in (_first_config(config, first), config):
+    for stage in stage_configs(config):
         training_loader(stage, open_store(stage), device=torch.device("cpu"), ranks=Ranks())
 
 

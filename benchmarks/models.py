@@ -5,11 +5,15 @@ numbers a cell or region), the step time of a forward and backward pass over ran
 interleaved round by round. Accuracy is that of the system's small recipe after the budget of the
 preset `easy-vqa`, on the test split, by the commands that a user would type.
 
-    python benchmarks/models.py --folder models --readme README.md   # all; about 30 minutes
-    python benchmarks/models.py --no-easy --rounds 1                 # size and cost alone
+    python benchmarks/models.py --json models.json --readme README.md  # all; an hour on 2 cores
+    python benchmarks/models.py --json models.json --no-easy           # sizes and costs alone
+    python benchmarks/models.py --json models.json --no-costs --only rwsan-vqa
+    python benchmarks/models.py --json models.json --no-costs --no-easy --readme README.md
 
-Prints the table, writes JSON with `--json FILE`, and with `--readme` puts the table between the
-marks `<!-- models -->` and `<!-- /models -->`.
+`--json FILE` keeps the figures: what is measured now takes the place of what stands there, and the
+table is of all that stands there then. Step times compare within one call. `--readme` puts the
+table between the marks `<!-- models -->` and `<!-- /models -->`. A training that was stopped goes
+on, and one that has ended is only scored again.
 """
 
 from __future__ import annotations
@@ -18,6 +22,7 @@ import argparse
 import dataclasses
 import json
 import statistics
+import string
 import subprocess
 import sys
 import sysconfig
@@ -27,12 +32,14 @@ from typing import Any
 
 import torch
 
+from trar.features.reader import FeatureStore
 from trar.trainer.batch import Batch, model_inputs
-from trar.trainer.dry_run import sample_flops
+from trar.trainer.flops import sample_flops
 from trar.trainer.model_settings import settings_class
 from trar.trainer.model_sizes import FeatureSizes, model_config
 from trar.trainer.models import build_model
 from trar.trainer.preset_files import read_preset
+from trar.trainer.run_folder import read_log
 
 SCRIPTS = Path(sysconfig.get_path("scripts"))
 WORDS, ANSWERS, WIDTH = 20_573, 3_129, 2_048
@@ -52,6 +59,7 @@ class System:
     easy: str | None
 
 
+Figures = dict[str, dict[str, dict[str, Any]]]  # costs by preset, accuracies by easy-VQA preset
 SYSTEMS = (
     System("vqa-soft-avg", "TRAR: attention routed over windows of the grid", 64, True, "easy-vqa"),
     System("mcan-small", "MCAN: deep co-attention", 100, False, "easy-vqa-mcan"),
@@ -60,8 +68,14 @@ SYSTEMS = (
         "rwsan-vqa", "RWSAN: one layer's weights in all, low rank", 100, False, "easy-vqa-rwsan"
     ),
     System("lsat-vqa", "LSAT: attention within and between windows", 64, True, "easy-vqa-lsat"),
-    System("lxmert-vqa", "LXMERT: two streams, boxes, word pieces", 36, False, None),
-    System("lxmert-span-entmax", "the same, adaptive span and sparsity", 36, False, None),
+    System("lxmert-vqa", "LXMERT: two streams, boxes, word pieces", 36, False, "easy-vqa-lxmert"),
+    System(
+        "lxmert-span-entmax",
+        "the same, adaptive span and sparsity",
+        36,
+        False,
+        "easy-vqa-lxmert-span-entmax",
+    ),
 )
 
 
@@ -69,27 +83,37 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--folder", type=Path, default=Path("models"), help="store and runs")
     parser.add_argument("--rounds", type=int, default=5, help="steps of each system")
-    parser.add_argument("--only", action="append", help="a preset of the table; may be repeated")
+    names = [one.preset for one in SYSTEMS]
+    parser.add_argument("--only", action="append", choices=names, help="may be repeated")
+    parser.add_argument("--no-costs", action="store_true", help="no sizes and step times")
     parser.add_argument("--no-easy", action="store_true", help="do not train on easy-VQA")
-    parser.add_argument("--json", type=Path, help="also write the figures to this file")
+    parser.add_argument("--json", type=Path, help="the figures: read, brought up to date, written")
     parser.add_argument("--readme", type=Path, help="put the table into this file")
     options = parser.parse_args()
     systems = [one for one in SYSTEMS if not options.only or one.preset in options.only]
-    rows = sizes_and_costs(systems, options.rounds)
-    if not options.no_easy:
-        for system, row in zip(systems, rows, strict=True):
-            if system.easy:
-                row["easy_vqa"] = easy_accuracy(system.easy, options.folder)
-    text = table(rows)
+    figures: Figures = {"costs": {}, "easy_vqa": {}}
+    if options.json and options.json.exists():
+        figures = json.loads(options.json.read_text())
+
+    def keep() -> None:
+        if options.json:
+            options.json.write_text(json.dumps(figures, indent=1) + "\n")
+
+    if not options.no_costs:
+        figures["costs"].update(sizes_and_costs(systems, options.rounds))
+        keep()
+    for system in systems:
+        if system.easy and not options.no_easy:
+            figures["easy_vqa"][system.easy] = easy_accuracy(system.easy, options.folder)
+            keep()
+    text = table(figures)
     print(text)
-    if options.json:
-        options.json.write_text(json.dumps(rows, indent=1) + "\n")
     if options.readme:
         put(options.readme, text)
 
 
-def sizes_and_costs(systems: list[System], rounds: int) -> list[dict[str, Any]]:
-    """Parameters, FLOPs and step time; the systems take turns."""
+def sizes_and_costs(systems: list[System], rounds: int) -> dict[str, dict[str, Any]]:
+    """Parameters, FLOPs and step time of each preset; the systems take turns."""
     models = [published_model(system) for system in systems]
     batches = [random_batch(system, BATCH) for system in systems]
     seconds: list[list[float]] = [[] for _ in systems]
@@ -100,23 +124,14 @@ def sizes_and_costs(systems: list[System], rounds: int) -> list[dict[str, Any]]:
             model(*model_inputs(model, batch)).square().mean().backward()
             taken.append(time.perf_counter() - begin)
             model.zero_grad(set_to_none=True)
-    rows = []
-    for system, model, taken in zip(systems, models, seconds, strict=True):
-        published = read_preset(system.preset).published
-        rows.append(
-            {
-                "preset": system.preset,
-                "what": system.what,
-                "rows": system.rows,
-                "parameters": sum(one.numel() for one in model.parameters()),
-                "gflop": sample_flops(model, random_batch(system, 1)) / 1e9,
-                "step_ms_per_question": 1000 * statistics.median(taken[1:]) / BATCH,
-                "published": published.overall if published else None,
-                "scored_on": published.scored_on if published else None,
-                "easy_vqa": None,
-            }
-        )
-    return rows
+    return {
+        system.preset: {
+            "parameters": sum(one.numel() for one in model.parameters()),
+            "gflop": sample_flops(model, random_batch(system, 1)) / 1e9,
+            "step_ms_per_question": 1000 * statistics.median(taken[1:]) / BATCH,
+        }
+        for system, model, taken in zip(systems, models, seconds, strict=True)
+    }
 
 
 def published_model(system: System) -> torch.nn.Module:
@@ -154,22 +169,38 @@ def random_batch(system: System, size: int) -> Batch:
 
 
 def easy_accuracy(preset: str, folder: Path) -> dict[str, Any]:
-    """Prepare easy-VQA once, train the preset on it, and score its test split."""
-    store, runs = folder / "features", folder / "runs"
-    if not (store / "easy-vqa/store.json").exists():
-        command("trar-data", "prepare", "--dataset", "easy-vqa", "--store", store)
-    begin = time.perf_counter()
+    """Train the preset on easy-VQA, and score its test split."""
+    store, runs = easy_store(folder), folder / "runs"
     same = ["--store", store, "--runs", runs, "--run", preset, "--resume", "auto"]
     command("trar", "train", "--preset", preset, *same)
-    seconds = time.perf_counter() - begin
-    told = command("trar", "eval", runs / preset, "--store", store, "--split", "test", "--json")
-    score = json.loads(told)
+    score = json.loads(
+        command("trar", "eval", runs / preset, "--store", store, "--split", "test", "--json")
+    )
+    epochs = [line for line in read_log(runs / preset) if line["event"] == "epoch"]
     return {
         "overall": score["overall"],
         "yes/no": score["per_answer_type"]["yes/no"],
         "without_the_image": score["without_the_image"]["overall"],
-        "train_seconds": round(seconds, 1),
+        "train_seconds": round(sum(line["seconds"] for line in epochs), 1),
     }
+
+
+def easy_store(folder: Path) -> Path:
+    """The prepared store, whose questions are also word pieces: the words that they have, and every
+    letter for what else may be asked."""
+    store = folder / "features"
+    prepare = ["trar-data", "prepare", "--dataset", "easy-vqa", "--store", store]
+    if not (store / "easy-vqa/store.json").exists():
+        command(*prepare)
+    if "wordpiece" not in FeatureStore(store).meta.vocabularies:
+        words = FeatureStore(store).vocabulary.tokens[3:]  # after PAD, UNK and CLS
+        letters = string.ascii_lowercase + string.digits
+        alone = sorted({*words, *letters, *string.punctuation})
+        specials = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+        pieces = folder / "vocab.txt"
+        pieces.write_text("\n".join([*specials, *alone, *(f"##{one}" for one in letters)]) + "\n")
+        command(*prepare, "--tokenizer", "wordpiece", "--wordpiece-vocab", pieces)
+    return store
 
 
 def command(program: str, *options: object) -> str:
@@ -182,22 +213,27 @@ def command(program: str, *options: object) -> str:
     return done.stdout
 
 
-def table(rows: list[dict[str, Any]]) -> str:
-    """The figures as a Markdown table."""
+def table(figures: Figures) -> str:
+    """The figures as a Markdown table; a cell of what was not measured is empty."""
     lines = [
         "| preset | what it is | parameters | GFLOP a question | ms a question, forward and "
         "backward | published | easy-VQA test here (yes/no) |",
         "|---|---|---|---|---|---|---|",
     ]
-    for row in rows:
-        published = f"{row['published']} ({row['scored_on']})" if row["published"] else "none"
-        easy = row["easy_vqa"]
-        reached = f"{easy['overall']:.2f} ({easy['yes/no']:.2f})" if easy else "not run"
-        lines.append(
-            f"| `{row['preset']}` | {row['what']}, {row['rows']} rows | "
-            f"{row['parameters'] / 1e6:.1f} M | {row['gflop']:.2f} | "
-            f"{row['step_ms_per_question']:.1f} | {published} | {reached} |"
-        )
+    for system in SYSTEMS:
+        cost = figures["costs"].get(system.preset)
+        easy = figures["easy_vqa"].get(system.easy or "")
+        stated = read_preset(system.preset).published
+        cells = [
+            f"`{system.preset}`",
+            f"{system.what}, {system.rows} rows",
+            f"{cost['parameters'] / 1e6:.1f} M" if cost else "",
+            f"{cost['gflop']:.2f}" if cost else "",
+            f"{cost['step_ms_per_question']:.1f}" if cost else "",
+            f"{stated.overall} ({stated.scored_on})" if stated else "none",
+            f"{easy['overall']:.2f} ({easy['yes/no']:.2f})" if easy else "",
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 

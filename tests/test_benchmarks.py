@@ -134,3 +134,20 @@ def test_ratios_are_medians_of_rounds_and_targets_are_judged_by_them(loading: An
     assert targets["ours: zarr preadv / np.load npz float32"]["reached"] is False
     loader = targets["ours: ring, zarr crc-checked / DataLoader(2) npy float16"]
     assert (loader["found"], loader["reached"]) == (None, None)
+
+
+def test_the_table_of_the_systems_is_written_from_kept_figures(tmp_path: Path) -> None:
+    cost = {"parameters": 57_800_000, "gflop": 5.488, "step_ms_per_question": 127.84}
+    easy = {"overall": 99.5, "yes/no": 99.25}
+    kept = {"costs": {"mcan-small": cost}, "easy_vqa": {"easy-vqa-mcan": easy}}
+    (tmp_path / "models.json").write_text(json.dumps(kept))
+    readme = tmp_path / "README.md"
+    readme.write_text("before\n<!-- models -->\nold\n<!-- /models -->\nafter\n")
+    arguments = ("--no-costs", "--no-easy", "--readme", str(readme))
+    printed, found = run("models.py", *arguments, out=tmp_path / "models.json")
+    assert found == kept
+    text = readme.read_text()
+    assert text == f"before\n<!-- models -->\n{printed}<!-- /models -->\nafter\n"
+    rows = {line.split("|")[1].strip(" `"): line for line in printed.splitlines()}
+    assert rows["mcan-small"].endswith("| 57.8 M | 5.49 | 127.8 | 67.17 (val) | 99.50 (99.25) |")
+    assert rows["mcan-large"].endswith("|  |  |  | 67.5 (val) |  |")  # nothing was measured

@@ -7,107 +7,25 @@ Representations, ACL SRW 2020. Post-norm BERT layers, erf GELU, normalisation wi
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator
-from dataclasses import dataclass, field
-from typing import ClassVar, Literal, cast
+from collections.abc import Iterable, Iterator
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
 
-from trar.errors import ConfigError
 from trar.trainer.models.adaptive_attention import AdaptiveAttention, Keys
-from trar.trainer.models.field_checks import check_fields
-from trar.trainer.models.layer_drop import layers_used
+from trar.trainer.models.adaptive_figures import attention_figures
+from trar.trainer.models.boxes import box_shares
+from trar.trainer.models.layer_drop import layers_used, shares_used
 from trar.trainer.models.layers import Residual
+from trar.trainer.models.lxmert_config import STACKS, LxmertConfig
 from trar.trainer.models.masks import of_keys, real_cells, real_words, without_padded_steps
 from trar.trainer.ops.adaptive_span import distance_between, distance_to_last
 from trar.trainer.ops.dropout import Dropout
 from trar.trainer.ops.layer_norm import LayerNorm
 
-STACKS = ("language", "object", "cross")
 _DEVIATION = 0.02  # of the first weights
 _BERT_NORM: Literal["fast"] = "fast"  # torch's form, which is BERT's
-
-
-@dataclass(frozen=True, kw_only=True)
-class LxmertConfig:
-    """LXMERT's sizes, and what the adaptive transformer adds to them.
-
-    ``adaptive_span``: every head learns how far it looks. ``distance``: ``relative``, tokens from
-    query to key, where words attend to words (objects are in no order, and no span is learned
-    there); ``absolute``, places to the last of ``text_tokens`` or ``objects``, in every attention,
-    as the public code has it. ``span_ramp``: the width of the soft edge, in keys.
-    ``span_penalty``: what the mean span of each attention adds to the mean loss of a question.
-    ``entmax``: every head learns its sparsity. ``layer_drop``: layers of each stack left out of a
-    training step. ``language_kept``, ``object_kept``, ``cross_kept``: the layers that evaluation
-    goes through, from 0; None: all.
-    """
-
-    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
-
-    vocabulary_size: int
-    answer_count: int
-    feature_dim: int = 2048
-    language_layers: int = 9
-    object_layers: int = 5
-    cross_layers: int = 5
-    width: int = 768
-    heads: int = 12
-    ff_width: int = 3072
-    positions: int = 512
-    dropout: float = 0.1
-    text_tokens: int = 20
-    objects: int = 36
-    adaptive_span: bool = False
-    distance: Literal["absolute", "relative"] = "relative"
-    span_ramp: float = 5.0
-    span_penalty: float = 0.00512
-    entmax: bool = False
-    layer_drop: int = field(default=0, metadata={"least": 0})
-    language_kept: tuple[int, ...] | None = None
-    object_kept: tuple[int, ...] | None = None
-    cross_kept: tuple[int, ...] | None = None
-
-    def __post_init__(self) -> None:
-        check_fields(self)
-        if self.span_ramp <= 0:
-            raise ConfigError(f"span_ramp is {self.span_ramp}; it must be above 0")
-        if self.span_penalty < 0:
-            raise ConfigError(f"span_penalty is {self.span_penalty}; it must be 0 or more")
-        for stack in STACKS:
-            layers = getattr(self, f"{stack}_layers")
-            if self.layer_drop >= layers:
-                raise ConfigError(
-                    f"layer_drop is {self.layer_drop} of {layers} {stack} layers; at least one "
-                    "must be left"
-                )
-            self._check_kept(f"{stack}_kept", layers)
-
-    def _check_kept(self, name: str, layers: int) -> None:
-        kept = getattr(self, name)
-        if isinstance(kept, list):  # from JSON
-            kept = tuple(kept)
-            object.__setattr__(self, name, kept)
-        if kept is not None and (
-            not kept
-            or any(type(one) is not int for one in kept)
-            or list(kept) != sorted(set(kept) & set(range(layers)))
-        ):
-            raise ConfigError(
-                f"{name} is {list(kept)}; it must be ascending numbers from 0 to {layers - 1}"
-            )
-
-    def attention(self, *, words_only: bool) -> AdaptiveAttention:
-        """An attention of this model; ``words_only``: of words to words."""
-        spans = self.adaptive_span and (words_only or self.distance == "absolute")
-        return AdaptiveAttention(
-            self.width,
-            self.heads,
-            self.dropout,
-            ramp=self.span_ramp if spans else None,
-            sparse=self.entmax,
-        )
 
 
 class Layer(nn.Module):
@@ -116,7 +34,7 @@ class Layer(nn.Module):
     def __init__(self, config: LxmertConfig, *, words: bool) -> None:
         super().__init__()
         width, rate = config.width, config.dropout
-        self.attention = config.attention(words_only=words)
+        self.attention = _attention(config, words_only=words)
         self.add_attention = Residual(width, rate, _BERT_NORM)
         self.feed_forward = nn.Sequential(
             nn.Linear(width, config.ff_width), nn.GELU(), nn.Linear(config.ff_width, width)
@@ -137,7 +55,7 @@ class CrossLayer(nn.Module):
 
     def __init__(self, config: LxmertConfig, *, last: bool) -> None:
         super().__init__()
-        self.cross = config.attention(words_only=False)
+        self.cross = _attention(config, words_only=False)
         self.add_cross = Residual(config.width, config.dropout, _BERT_NORM)
         self.language = Layer(config, words=True)
         self.object = None if last else Layer(config, words=False)
@@ -263,6 +181,21 @@ class Lxmert(nn.Module):
             if isinstance(module, AdaptiveAttention):
                 yield name, module
 
+    def report(self, *inputs: Any) -> dict[str, dict[str, Tensor]]:
+        """Span, alpha and sparsity of every attention, (h,), and ``layers``: see ``layer_use``."""
+        figures = attention_figures(list(self.attentions()), lambda: self.forward(*inputs))
+        used = self.layer_use([None])
+        return figures | ({"layers": used} if used else {})
+
+    def layer_use(self, step_seeds: Iterable[int | None]) -> dict[str, Tensor]:
+        """The share of the passes with these seeds that each layer of a stack takes part in;
+        nothing where no setting leaves layers out."""
+        kept = [getattr(self.config, f"{stack}_kept") for stack in STACKS]
+        if not self.config.layer_drop and kept == [None] * len(STACKS):
+            return {}
+        stacks = {stack: getattr(self, stack) for stack in STACKS}
+        return shares_used(stacks, map(self.layers, step_seeds))
+
     def penalty(self) -> Tensor | None:
         """What is added to the mean loss of a question, None where no spans are learned."""
         spans = [one.span.mean() for _, one in self.attentions() if one.span is not None]
@@ -294,16 +227,11 @@ class Lxmert(nn.Module):
         return cast(Tensor, self.dropout((what + where) / 2))
 
 
-def box_shares(image: Tensor, boxes: Tensor | None, sizes: Tensor | None) -> Tensor:
-    """Boxes (b, n, 4) or (1, n, 4) as shares of the image's width and height; see ``forward``."""
-    if boxes is not None and sizes is not None:
-        height_width = sizes.to(boxes.dtype).unsqueeze(1)
-        return boxes / height_width[..., [1, 0, 1, 0]].clamp_min(1)
-    side = math.isqrt(image.shape[1])
-    assert side**2 == image.shape[1], "check_readable lets no other store through"
-    cell = torch.arange(image.shape[1], device=image.device)
-    left_top = torch.stack([cell % side, cell // side], dim=-1)
-    return torch.cat([left_top, left_top + 1], dim=-1).unsqueeze(0) / side
+def _attention(config: LxmertConfig, *, words_only: bool) -> AdaptiveAttention:
+    ramp = config.span_ramp if config.learns_spans(words_only=words_only) else None
+    return AdaptiveAttention(
+        config.width, config.heads, config.dropout, ramp=ramp, sparse=config.entmax
+    )
 
 
 def _plain(keys: Keys) -> Keys:

@@ -47,26 +47,27 @@ def score(
     truth = read_annotations(annotations)
     given = read_results(results)
     where = name_of(annotations, "annotations")
-    row_of = {question_id: row for row, question_id in enumerate(truth.ids.tolist())}
-    _same_ids(given, row_of, name_of(results, "results"), where)
+    ids = truth.ids.tolist()
+    if list(given) != ids:  # a file that `predict` wrote is in the order of the split
+        row_of = {question_id: row for row, question_id in enumerate(ids)}
+        _same_ids(given, row_of, name_of(results, "results"), where)
+        truth = truth.take(np.fromiter(map(row_of.__getitem__, given), np.int64, len(given)))
     asked = read_question_ids(questions)
-    if not row_of.keys() <= asked:
-        lost = [question_id for question_id in row_of if question_id not in asked]
+    if not asked.issuperset(ids):
+        lost = [question_id for question_id in ids if question_id not in asked]
         raise ScoreError(
-            f"{name_of(questions, 'questions')}: {len(lost):,} of {len(row_of):,} annotated "
+            f"{name_of(questions, 'questions')}: {len(lost):,} of {len(ids):,} annotated "
             f"questions are not in it, first {_some(lost)}; expected the questions file of the "
             "same split as the annotations: give the matching pair"
         )
-    rows = np.fromiter(map(row_of.__getitem__, given), np.int64, len(given))
-    place = {row: number for number, row in enumerate(rows.tolist())} if truth.annotators else {}
     return score_columns(
-        truth.ids[rows],
+        truth.ids,
         list(given.values()),
-        truth.answers.take(rows),
-        truth.question_types.take(rows),
-        truth.answer_types.take(rows),
+        truth.answers,
+        truth.question_types,
+        truth.answer_types,
         rules,
-        annotators={place[row]: who for row, who in truth.annotators.items()},
+        annotators=truth.annotators,
     )
 
 

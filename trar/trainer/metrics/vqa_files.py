@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 from array import array
 from collections.abc import Callable, Hashable, Iterable
-from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from itertools import chain, islice
 from operator import attrgetter, itemgetter
@@ -52,6 +51,17 @@ class Annotations:
     answers: Lists[str]
     annotators: dict[int, list[Hashable]]
 
+    def take(self, rows: NDArray[np.int64]) -> Annotations:
+        """These rows, each once, in this order."""
+        place = {row: number for number, row in enumerate(rows.tolist())} if self.annotators else {}
+        return Annotations(
+            self.ids[rows],
+            self.question_types.take(rows),
+            self.answer_types.take(rows),
+            self.answers.take(rows),
+            {place[row]: who for row, who in self.annotators.items() if row in place},
+        )
+
 
 def read_results(source: JsonSource) -> dict[int, str]:
     """Question id -> predicted answer, in the order of the file.
@@ -90,7 +100,7 @@ def read_results(source: JsonSource) -> dict[int, str]:
     return given
 
 
-def read_question_ids(source: JsonSource) -> AbstractSet[int]:
+def read_question_ids(source: JsonSource) -> set[int]:
     """The ids of a questions file.
 
     Raises:

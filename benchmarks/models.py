@@ -222,7 +222,8 @@ def table(figures: Figures) -> str:
     ]
     for system in SYSTEMS:
         cost = figures["costs"].get(system.preset)
-        easy = figures["easy_vqa"].get(system.easy or "")
+        easy = figures["easy_vqa"].get(system.easy)
+        missing = "" if system.easy else "no small recipe"
         stated = read_preset(system.preset).published
         cells = [
             f"`{system.preset}`",
@@ -230,8 +231,8 @@ def table(figures: Figures) -> str:
             f"{cost['parameters'] / 1e6:.1f} M" if cost else "",
             f"{cost['gflop']:.2f}" if cost else "",
             f"{cost['step_ms_per_question']:.1f}" if cost else "",
-            f"{stated.overall} ({stated.scored_on})" if stated else "none",
-            f"{easy['overall']:.2f} ({easy['yes/no']:.2f})" if easy else "",
+            f"{stated.overall:.2f} ({stated.scored_on})" if stated else "none",
+            f"{easy['overall']:.2f} ({easy['yes/no']:.2f})" if easy else missing,
         ]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)

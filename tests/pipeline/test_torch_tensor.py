@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from trar.errors import ConfigError, RawDataError
@@ -255,6 +255,7 @@ def test_sparse_tensor_is_refused() -> None:
     value=st.binary(min_size=1, max_size=8),
     cut=st.integers(0, 1 << 16),
 )
+@example(zipped=False, position=278, value=b"\\", cut=290)  # an escape that Python does not know
 def test_mutated_files_give_a_tensor_or_one_line(
     zipped: bool, position: int, value: bytes, cut: int
 ) -> None:
